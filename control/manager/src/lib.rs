@@ -1,0 +1,3 @@
+//! The manager: see ARCHITECTURE.md.
+
+pub mod state;

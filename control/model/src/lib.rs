@@ -1,0 +1,23 @@
+//! The words manager, agent, API and CLI share: the cluster's objects as Docker's API shapes them,
+//! join tokens, and the messages between a manager and its agents.
+//!
+//! - [`cluster`], [`node`], [`network`], [`service`], [`task`]: objects. A `Spec` is the user's and never
+//!   changed by the system; a `Status` is what was observed.
+//! - [`assign`]: what one node has to make true, as a keyed set with COMPLETE and INCREMENTAL updates.
+//! - [`session`]: the two message types of the stream between an agent and its manager.
+//! - [`join`]: how a node gets its certificate; [`token`]: Swarm's join token.
+//!
+//! Nothing here does I/O.
+
+pub mod assign;
+pub mod cluster;
+pub mod id;
+pub mod join;
+pub mod network;
+pub mod node;
+pub mod service;
+pub mod session;
+pub mod task;
+pub mod token;
+
+pub use id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};

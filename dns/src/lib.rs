@@ -1,0 +1,3 @@
+//! Names inside containers.
+
+pub mod records;
