@@ -1,4 +1,22 @@
-//! Skep's packet engine. See ARCHITECTURE.md for the walks.
+//! Skep's packet engine: a switch, a VXLAN endpoint and a load balancer that make no system call.
+//!
+//! Bytes and the time go in ([`Engine::handle_frame`], [`Engine::handle_datagram`],
+//! [`Engine::handle_timeout`]), instructions come out ([`Output`]). What should be true arrives as an
+//! immutable [`Snapshot`](snapshot::Snapshot); what has happened (flows, fragments, counters) lives in the engine.
+//! Only `io` makes system calls.
+//!
+//! Directions: *from a port* is what a container or the host's kernel sent, *to a port* what it is
+//! handed; *forward* is client to service, *reverse* the answer.
 
 pub mod ids;
 pub mod snapshot;
+
+mod counters;
+mod engine;
+mod verdict;
+mod wire;
+
+pub use counters::{PortStats, Stats};
+pub use engine::{Engine, HEADROOM, Output};
+pub use verdict::DropReason;
+pub use wire::vnet::VnetHdr;

@@ -1,0 +1,2 @@
+//! Packet formats at fixed offsets.
+pub(crate) mod vnet;
