@@ -42,6 +42,9 @@ pub enum ToManager {
         request: u64,
         error: Option<String>,
     },
+    /// The node leaves the cluster: it is down at once and its tasks go elsewhere. The manager ends the
+    /// stream when that is written.
+    Leave,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

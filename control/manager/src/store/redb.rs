@@ -1,0 +1,163 @@
+//! The embedded store: one redb file, one process. Every commit is synced before it is acknowledged.
+
+use super::history::History;
+use super::{Commit, Entry, Event, Listing, Outcome, Store, StoreError, Txn, Watch};
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Key → revision of its last write (8 bytes, big-endian), then the value.
+const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+/// `revision` → the revision of the last commit.
+const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
+const REVISION: &str = "revision";
+
+pub struct RedbStore {
+    database: Database,
+    history: Arc<History>,
+    /// Held from before a transaction until watchers can see it, so that they see commits in order.
+    writer: Mutex<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RedbOpenError {
+    #[error("{path} is in use by another skepd: stop that one first, or give this one its own --state-dir")]
+    InUse { path: PathBuf },
+    #[error("cannot open the cluster's store {path}: {source}")]
+    Open { path: PathBuf, source: DatabaseError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RedbStore {
+    /// Opens the store in the file `path`, which is created if it isn't there.
+    pub fn open(path: &Path) -> Result<Self, RedbOpenError> {
+        let database = Database::create(path).map_err(|source| match source {
+            DatabaseError::DatabaseAlreadyOpen => RedbOpenError::InUse { path: path.to_owned() },
+            source => RedbOpenError::Open { path: path.to_owned(), source },
+        })?;
+        Ok(Self::new(database)?)
+    }
+
+    /// A store that is gone with the process.
+    pub fn in_memory() -> Result<Self, StoreError> {
+        let database = Builder::new().create_with_backend(InMemoryBackend::new()).map_err(failed("open"))?;
+        Self::new(database)
+    }
+
+    fn new(database: Database) -> Result<Self, StoreError> {
+        let revision = create_tables(&database)?;
+        Ok(Self { database, history: History::new(revision), writer: Mutex::new(()) })
+    }
+}
+
+impl Store for RedbStore {
+    fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
+        let read = self.database.begin_read().map_err(failed("read"))?;
+        let objects = read.open_table(OBJECTS).map_err(failed("read"))?;
+        let record = objects.get(key).map_err(failed("read"))?;
+        record.map(|record| entry(key, record.value())).transpose()
+    }
+
+    fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
+        let read = self.database.begin_read().map_err(failed("read"))?;
+        let objects = read.open_table(OBJECTS).map_err(failed("read"))?;
+        let counters = read.open_table(COUNTERS).map_err(failed("read"))?;
+        let mut entries = Vec::new();
+        for record in objects.range(prefix..).map_err(failed("read"))? {
+            let (key, record) = record.map_err(failed("read"))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            entries.push(entry(key.value(), record.value())?);
+        }
+        Ok(Listing { revision: revision(&counters)?, entries })
+    }
+
+    fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
+        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let write = self.database.begin_write().map_err(failed("write"))?;
+        let committed = {
+            let mut objects = write.open_table(OBJECTS).map_err(failed("write"))?;
+            let mut counters = write.open_table(COUNTERS).map_err(failed("write"))?;
+            if let Some(key) = first_conflict(&objects, &txn.compare)? {
+                // Dropping the transaction aborts it.
+                return Ok(Outcome::Conflict { key });
+            }
+            let committed = revision(&counters)? + 1;
+            counters.insert(REVISION, committed).map_err(failed("write"))?;
+            for (key, value) in &txn.puts {
+                objects.insert(key.as_str(), record(committed, value).as_slice()).map_err(failed("write"))?;
+            }
+            for key in &txn.deletes {
+                objects.remove(key.as_str()).map_err(failed("write"))?;
+            }
+            committed
+        };
+        write.commit().map_err(failed("commit"))?;
+        self.history.push(Commit { revision: committed, events: events(txn) });
+        Ok(Outcome::Committed(committed))
+    }
+
+    fn watch(&self, revision: u64) -> Watch {
+        self.history.watch(revision)
+    }
+}
+
+/// Makes sure that the tables exist, so that reads need not; returns the last revision.
+fn create_tables(database: &Database) -> Result<u64, StoreError> {
+    let read = database.begin_read().map_err(failed("open"))?;
+    match read.open_table(COUNTERS) {
+        Ok(counters) => return revision(&counters),
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(failed("open")(error)),
+    }
+    let write = database.begin_write().map_err(failed("create its tables"))?;
+    write.open_table(OBJECTS).map_err(failed("create its tables"))?;
+    write.open_table(COUNTERS).map_err(failed("create its tables"))?;
+    write.commit().map_err(failed("create its tables"))?;
+    Ok(0)
+}
+
+fn first_conflict(
+    objects: &impl ReadableTable<&'static str, &'static [u8]>,
+    compare: &[(String, u64)],
+) -> Result<Option<String>, StoreError> {
+    for (key, expected) in compare {
+        let record = objects.get(key.as_str()).map_err(failed("read"))?;
+        let modified = record.map(|record| entry(key, record.value())).transpose()?.map_or(0, |e| e.modified);
+        if modified != *expected {
+            return Ok(Some(key.clone()));
+        }
+    }
+    Ok(None)
+}
+
+fn revision(counters: &impl ReadableTable<&'static str, u64>) -> Result<u64, StoreError> {
+    Ok(counters.get(REVISION).map_err(failed("read"))?.map_or(0, |revision| revision.value()))
+}
+
+fn record(modified: u64, value: &[u8]) -> Vec<u8> {
+    [&modified.to_be_bytes(), value].concat()
+}
+
+fn entry(key: &str, record: &[u8]) -> Result<Entry, StoreError> {
+    let Some((modified, value)) = record.split_first_chunk() else {
+        return Err(failed("read")(Truncated(key.to_owned())));
+    };
+    Ok(Entry { key: key.to_owned(), value: value.to_vec(), modified: u64::from_be_bytes(*modified) })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the record of {0} is truncated")]
+struct Truncated(String);
+
+fn events(txn: Txn) -> Vec<Event> {
+    let puts = txn.puts.into_iter().map(|(key, value)| Event::Put { key, value });
+    puts.chain(txn.deletes.into_iter().map(|key| Event::Delete { key })).collect()
+}
+
+fn failed<E: std::error::Error + Send + Sync + 'static>(action: &'static str) -> impl Fn(E) -> StoreError {
+    move |source| StoreError { action, source: Arc::new(source) }
+}
