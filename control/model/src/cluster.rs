@@ -48,6 +48,9 @@ pub struct Cluster {
     pub default_addr_pool: Vec<Ipv4Net>,
     pub subnet_size: u8,
     pub data_path_port: u16,
+    /// The VNI given last, 0 before the first: a removed network's VNI is not given again at once.
+    #[serde(default)]
+    pub last_vni: u32,
     /// PEM of the root certificate.
     pub root_ca: String,
     pub join_tokens: JoinTokens,

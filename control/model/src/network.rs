@@ -20,7 +20,7 @@ pub struct Network {
     #[serde(flatten)]
     pub meta: Meta,
     pub spec: NetworkSpec,
-    /// Set by the allocator, at once and never changed.
+    /// Set by the allocator, at once; only its cursor moves afterwards.
     pub allocation: Option<NetworkAllocation>,
 }
 
@@ -43,4 +43,8 @@ pub struct NetworkAllocation {
     pub vni: u32,
     pub subnet: Ipv4Net,
     pub gateway: Ipv4Addr,
+    /// The address given last. The next one is searched behind it, so that a freed address is not
+    /// given to another task while peers may still send to the one that had it.
+    #[serde(default)]
+    pub last_addr: Option<Ipv4Addr>,
 }
