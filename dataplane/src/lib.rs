@@ -9,6 +9,8 @@
 //! handed; *forward* is client to service, *reverse* the answer.
 
 pub mod ids;
+#[cfg(feature = "io")]
+pub mod io;
 pub mod snapshot;
 
 mod counters;

@@ -1,0 +1,219 @@
+//! How the rest of the daemon talks to the packet thread.
+
+use super::drops::IoDrop;
+use super::tap::Tap;
+use super::udp::{self, UdpError};
+use super::worker::{Command, MAX_PORTS, PacketThread};
+use crate::ids::PortId;
+use crate::snapshot::Snapshot;
+use crate::{Engine, Stats};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// Commands under way at once. A caller beyond it waits its turn, which takes microseconds.
+const COMMAND_CAPACITY: usize = 64;
+
+/// What a packet thread needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerConfig {
+    /// This host's address on the underlay: what the other VTEPs send to, and see as the source.
+    pub vtep: Ipv4Addr,
+    /// The UDP port of every VTEP (RFC 7348: 4789).
+    pub port: u16,
+    /// Decides everything in the engine that would otherwise be random.
+    pub seed: u64,
+}
+
+/// The packet thread: one std thread that owns the engine, the TAPs and the UDP socket.
+#[derive(Debug)]
+pub struct Worker;
+
+/// Reaches the packet thread; clones reach the same one.
+///
+/// Every call returns when the thread has done what was asked, which takes microseconds. They block: async
+/// code on a busy runtime wraps them in `spawn_blocking`. When the last clone is dropped the thread ends and
+/// its TAPs and socket are closed.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    link: Arc<Link>,
+}
+
+/// Counters since the thread started.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    pub engine: Stats,
+    /// What the kernel would not take: every reason with its count.
+    pub io_drops: Vec<(IoDrop, u64)>,
+}
+
+impl WorkerStats {
+    pub fn io_dropped(&self, reason: IoDrop) -> u64 {
+        self.io_drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    #[error("cannot start the packet thread")]
+    Thread(#[source] io::Error),
+}
+
+/// The thread was shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the packet thread has ended")]
+pub struct WorkerGone;
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    #[error("{0} already has a TAP")]
+    PortTaken(PortId),
+    #[error("this host already has {MAX_PORTS} ports, the most there can be")]
+    TooManyPorts,
+    #[error("cannot watch the TAP for packets")]
+    Watch(#[source] io::Error),
+    #[error(transparent)]
+    Gone(#[from] WorkerGone),
+}
+
+impl Worker {
+    /// Opens the UDP socket in the calling thread's network namespace and starts the thread.
+    pub fn spawn(config: WorkerConfig) -> Result<Handle, StartError> {
+        let socket = udp::open(config.vtep, config.port)?;
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| StartError::Thread(errno.into()))?;
+        let wake = Arc::new(wake);
+        let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
+        let engine = Engine::new(config.seed);
+        let packets = PacketThread::new(engine, socket, config.port, inbox, wake.clone())
+            .map_err(StartError::Thread)?;
+        let thread = thread::Builder::new()
+            .name("skep-packets".to_owned())
+            .spawn(move || packets.run())
+            .map_err(StartError::Thread)?;
+        let link = Link { commands, wake, thread: Mutex::new(Some(thread)) };
+        Ok(Handle { link: Arc::new(link) })
+    }
+}
+
+impl Handle {
+    /// Gives the thread a TAP to serve as `port`.
+    pub fn attach(&self, port: PortId, tap: Tap) -> Result<(), AttachError> {
+        self.ask(|done| Command::Attach(port, tap, done))?
+    }
+
+    /// Closes a port's TAP, which ends its interface. No effect if the port isn't attached.
+    pub fn detach(&self, port: PortId) -> Result<(), WorkerGone> {
+        self.ask(|done| Command::Detach(port, done))
+    }
+
+    /// Makes `snapshot` the truth of forwarding. A frame for a local port that has no TAP yet is dropped.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), WorkerGone> {
+        self.ask(|done| Command::Publish(snapshot, done))
+    }
+
+    pub fn stats(&self) -> Result<WorkerStats, WorkerGone> {
+        self.ask(Command::Stats)
+    }
+
+    /// Ends the thread and closes its TAPs and socket, also while other clones exist.
+    pub fn shutdown(&self) {
+        self.link.stop();
+    }
+
+    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, WorkerGone> {
+        let (done, answer) = sync_channel(1);
+        self.link.commands.send(command(done)).map_err(|_| WorkerGone)?;
+        self.link.wake();
+        answer.recv().map_err(|_| WorkerGone)
+    }
+}
+
+#[derive(Debug)]
+struct Link {
+    commands: SyncSender<Command>,
+    wake: Arc<EventFd>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Link {
+    fn wake(&self) {
+        // Fails only when the counter is full, and then the thread has been woken already.
+        let _ = self.wake.write(1);
+    }
+
+    fn stop(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(thread) = thread else {
+            return;
+        };
+        // Fails if the thread has ended by itself.
+        let _ = self.commands.send(Command::Stop);
+        self.wake();
+        if thread.join().is_err() {
+            tracing::error!("the packet thread ended by a panic");
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Holder;
+    use super::*;
+    use std::net::UdpSocket;
+
+    fn free_port() -> u16 {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
+    }
+
+    fn config(port: u16) -> WorkerConfig {
+        WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port, seed: 1 }
+    }
+
+    #[test]
+    fn commands_are_answered_until_the_shutdown() {
+        let handle = Worker::spawn(config(free_port())).unwrap();
+        let clone = handle.clone();
+        handle.publish(Arc::new(Snapshot::default())).unwrap();
+        assert_eq!(handle.stats().unwrap().io_drops.len(), IoDrop::ALL.len());
+        handle.shutdown();
+        assert_eq!(clone.publish(Arc::new(Snapshot::default())), Err(WorkerGone));
+        assert_eq!(clone.stats(), Err(WorkerGone));
+    }
+
+    #[test]
+    fn the_last_handle_frees_the_port() {
+        let port = free_port();
+        drop(Worker::spawn(config(port)).unwrap());
+        drop(Worker::spawn(config(port)).unwrap());
+    }
+
+    #[test]
+    fn a_second_worker_is_told_which_process_holds_the_port() {
+        let port = free_port();
+        let _first = Worker::spawn(config(port)).unwrap();
+        let second = Worker::spawn(WorkerConfig { vtep: Ipv4Addr::new(127, 0, 0, 2), ..config(port) });
+        let Err(StartError::Udp(UdpError::InUse { holder: Holder::Process { pid, .. }, .. })) = second else {
+            panic!("{second:?}");
+        };
+        assert_eq!(pid, std::process::id());
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_refused() {
+        let elsewhere = WorkerConfig { vtep: Ipv4Addr::new(192, 0, 2, 1), ..config(free_port()) };
+        let error = Worker::spawn(elsewhere).unwrap_err();
+        assert!(error.to_string().contains("192.0.2.1 is not an address of this host"), "{error}");
+    }
+}

@@ -1,0 +1,249 @@
+//! The packet thread: waits, reads, lets the engine decide, carries out its instructions.
+
+use super::drops::{DropCounters, IoDrop};
+use super::handle::{AttachError, WorkerStats};
+use super::mmsg::{RecvBatch, SendBatch};
+use super::tap::Tap;
+use crate::ids::PortId;
+use crate::snapshot::Snapshot;
+use crate::{Engine, HEADROOM, Output, VnetHdr};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+/// An IP packet's largest size, an Ethernet header and a VLAN tag.
+const FRAME_BYTES: usize = (1 << 16) + 18;
+/// Frames of one TAP per turn: enough to make the wake-up cheap, few enough that no port waits long.
+const FRAMES_PER_TURN: usize = 64;
+/// Batches of datagrams per turn.
+const BATCHES_PER_TURN: usize = 4;
+/// Ready descriptors looked at per turn; the kernel lists the others first the next time.
+const EVENTS_PER_TURN: usize = 64;
+/// Far above the containers a host runs, far below the kernel's limit of descriptors.
+pub(super) const MAX_PORTS: usize = 16_384;
+
+const SOCKET: u64 = u64::MAX;
+const COMMANDS: u64 = u64::MAX - 1;
+
+/// What a handle asks for. Each is acknowledged once it is done.
+pub(super) enum Command {
+    Attach(PortId, Tap, SyncSender<Result<(), AttachError>>),
+    Detach(PortId, SyncSender<()>),
+    Publish(Arc<Snapshot>, SyncSender<()>),
+    Stats(SyncSender<WorkerStats>),
+    Stop,
+}
+
+pub(super) struct PacketThread {
+    engine: Engine,
+    kernel: Kernel,
+    epoll: Epoll,
+    commands: Receiver<Command>,
+    wake: Arc<EventFd>,
+    incoming: RecvBatch,
+    frame: Box<[u8]>,
+    stopping: bool,
+}
+
+/// Where the engine's instructions go.
+struct Kernel {
+    taps: BTreeMap<PortId, Tap>,
+    socket: UdpSocket,
+    outgoing: SendBatch,
+    drops: DropCounters,
+}
+
+impl Output for Kernel {
+    fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
+        let Some(tap) = self.taps.get(&port) else {
+            return self.drops.add(IoDrop::NoTap);
+        };
+        if let Err(error) = tap.write_frame(vnet, frame) {
+            self.drops.add(IoDrop::of_tap_write(&error));
+        }
+    }
+
+    fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
+        self.outgoing.push(to, datagram, &self.socket, &mut self.drops);
+    }
+}
+
+impl PacketThread {
+    pub(super) fn new(
+        engine: Engine,
+        socket: UdpSocket,
+        port: u16,
+        commands: Receiver<Command>,
+        wake: Arc<EventFd>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, COMMANDS))?;
+        let kernel = Kernel {
+            taps: BTreeMap::new(),
+            socket,
+            outgoing: SendBatch::new(port),
+            drops: DropCounters::default(),
+        };
+        Ok(Self {
+            engine,
+            kernel,
+            epoll,
+            commands,
+            wake,
+            incoming: RecvBatch::new(),
+            frame: vec![0; HEADROOM + FRAME_BYTES].into_boxed_slice(),
+            stopping: false,
+        })
+    }
+
+    /// Runs to completion: no turn blocks anywhere but in the wait for the next event.
+    pub(super) fn run(mut self) {
+        let mut events = [EpollEvent::empty(); EVENTS_PER_TURN];
+        while !self.stopping {
+            let ready = match self.epoll.wait(&mut events, self.wait_at_most()) {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => 0,
+                Err(error) => {
+                    return tracing::error!(%error, "the packet thread cannot wait for packets and ends");
+                }
+            };
+            for event in &events[..ready] {
+                match event.data() {
+                    SOCKET => self.read_socket(),
+                    COMMANDS => self.obey(),
+                    port => self.read_tap(PortId(port as u32)),
+                }
+            }
+            self.fire_timer();
+            self.kernel.flush();
+        }
+    }
+
+    /// Rounded up: waking before the deadline would only mean to wait again.
+    fn wait_at_most(&self) -> EpollTimeout {
+        let Some(deadline) = self.engine.poll_timeout() else {
+            return EpollTimeout::NONE;
+        };
+        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_nanos(999_999);
+        EpollTimeout::try_from(left.as_millis()).unwrap_or(EpollTimeout::MAX)
+    }
+
+    fn fire_timer(&mut self) {
+        let now = Instant::now();
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.engine.handle_timeout(now, &mut self.kernel);
+        }
+    }
+
+    fn read_socket(&mut self) {
+        let now = Instant::now();
+        for _ in 0..BATCHES_PER_TURN {
+            // An error here is one a peer's ICMP message or the interface caused; reading it clears it.
+            let more = self.incoming.fill(&self.kernel.socket).unwrap_or(true);
+            for (from, datagram) in self.incoming.datagrams() {
+                self.engine.handle_datagram(from, datagram, now, &mut self.kernel);
+            }
+            if !more {
+                break;
+            }
+        }
+    }
+
+    fn read_tap(&mut self, port: PortId) {
+        let now = Instant::now();
+        for _ in 0..FRAMES_PER_TURN {
+            // Detached earlier in this turn.
+            let Some(tap) = self.kernel.taps.get(&port) else {
+                return;
+            };
+            match tap.read_frame(&mut self.frame[HEADROOM..]) {
+                Ok(Some((vnet, len))) => {
+                    let buffer = &mut self.frame[..HEADROOM + len];
+                    self.engine.handle_frame(port, vnet, buffer, now, &mut self.kernel);
+                }
+                Ok(None) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return self.stop_reading(port, &error),
+            }
+        }
+    }
+
+    /// The interface is gone: deleted, or with its namespace. Its descriptor would wake this thread forever.
+    /// The port stays attached, so that frames for it are counted, until its owner detaches it.
+    fn stop_reading(&self, port: PortId, error: &io::Error) {
+        if let Some(tap) = self.kernel.taps.get(&port) {
+            tracing::warn!(%port, interface = tap.name(), %error, "the interface is gone; its port is deaf from here on");
+            self.unregister(tap);
+        }
+    }
+
+    fn unregister(&self, tap: &Tap) {
+        // ENOENT: it was unregistered when its interface went away.
+        if let Err(error) = self.epoll.delete(tap)
+            && error != Errno::ENOENT
+        {
+            tracing::error!(interface = tap.name(), %error, "cannot stop watching an interface");
+        }
+    }
+
+    /// An acknowledgement nobody waits for any more is no error.
+    fn obey(&mut self) {
+        // Cleared before the queue is read: a command that comes in between wakes the thread again.
+        let _ = self.wake.read();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach(port, tap, done) => {
+                    let _ = done.send(self.attach(port, tap));
+                }
+                Command::Detach(port, done) => {
+                    self.detach(port);
+                    let _ = done.send(());
+                }
+                Command::Publish(snapshot, done) => {
+                    self.engine.apply(snapshot, Instant::now(), &mut self.kernel);
+                    let _ = done.send(());
+                }
+                Command::Stats(done) => {
+                    let _ = done.send(self.stats());
+                }
+                Command::Stop => self.stopping = true,
+            }
+        }
+    }
+
+    fn attach(&mut self, port: PortId, tap: Tap) -> Result<(), AttachError> {
+        if self.kernel.taps.contains_key(&port) {
+            return Err(AttachError::PortTaken(port));
+        }
+        if self.kernel.taps.len() == MAX_PORTS {
+            return Err(AttachError::TooManyPorts);
+        }
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, u64::from(port.0));
+        self.epoll.add(&tap, event).map_err(|errno| AttachError::Watch(errno.into()))?;
+        self.kernel.taps.insert(port, tap);
+        Ok(())
+    }
+
+    fn detach(&mut self, port: PortId) {
+        if let Some(tap) = self.kernel.taps.remove(&port) {
+            self.unregister(&tap);
+        }
+    }
+
+    fn stats(&self) -> WorkerStats {
+        WorkerStats { engine: self.engine.stats(), io_drops: self.kernel.drops.copy_out() }
+    }
+}
+
+impl Kernel {
+    fn flush(&mut self) {
+        self.outgoing.flush(&self.socket, &mut self.drops);
+    }
+}
