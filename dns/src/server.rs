@@ -1,60 +1,141 @@
-//! The shell: sockets of many containers, one set of records.
+//! The resolvers of all containers of a node, and the records they answer from.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 
-use crate::records::{Records, ZoneId};
-
-/// Where names that no zone knows are asked, in order of preference. Empty: nowhere (an internal container).
-pub type Upstreams = Vec<SocketAddr>;
-
-/// What one container may see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// The networks of the container, in the order of its attachments: the first that knows a name answers.
-    pub zones: Vec<ZoneId>,
-    pub upstreams: Upstreams,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct ServerConfig {}
+use crate::config::ServerConfig;
+use crate::container::Container;
+use crate::counters::{Counters, Counting};
+use crate::records::Records;
+use crate::view::View;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    #[error("a container {0} already has a resolver: detach it first")]
+    #[error("container {0} already has a resolver: detach it first")]
     Duplicate(String),
     #[error("the resolver's sockets can't be served: {0}")]
-    Sockets(#[from] std::io::Error),
+    Sockets(#[from] io::Error),
 }
 
-/// Serves every container of this node. Clones are handles to the same server.
+/// Serves every container of this node. Clones are handles to the same server; with the last one it ends.
 #[derive(Clone)]
 pub struct Server {
-    records: Arc<ArcSwap<Records>>,
+    shared: Arc<Shared>,
+    attached: Arc<Mutex<HashMap<String, Attached>>>,
+    runtime: Handle,
+}
+
+/// What every container's resolver needs.
+pub(crate) struct Shared {
+    pub(crate) config: ServerConfig,
+    pub(crate) records: ArcSwap<Records>,
+    pub(crate) counting: Counting,
+    pub(crate) busy_log: BusyLog,
+}
+
+struct Attached {
+    view: Arc<ArcSwap<View>>,
+    serving: AbortHandle,
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
 }
 
 impl Server {
-    pub fn new(_config: ServerConfig) -> Self {
-        Self { records: Arc::default() }
+    /// Questions that no zone knows are asked from the network namespace of the threads of the tokio runtime this is
+    /// called in: they must never have left the daemon's own.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(config: ServerConfig) -> Self {
+        let shared = Shared {
+            config,
+            records: ArcSwap::default(),
+            counting: Counting::default(),
+            busy_log: BusyLog::default(),
+        };
+        Self { shared: Arc::new(shared), attached: Arc::default(), runtime: Handle::current() }
     }
 
+    /// Replaces all records at once; every question that comes in after the return is answered from these.
     pub fn publish(&self, records: Records) {
-        self.records.store(Arc::new(records));
+        self.shared.records.store(Arc::new(records));
     }
 
+    /// Serves a container. The sockets are bound to 127.0.0.11:53 inside its network namespace by the caller.
     pub fn attach(
         &self,
-        _id: String,
-        _view: View,
-        _udp: UdpSocket,
-        _tcp: TcpListener,
+        id: String,
+        view: View,
+        udp: UdpSocket,
+        tcp: TcpListener,
     ) -> Result<(), AttachError> {
+        let mut attached = self.attached();
+        if attached.contains_key(&id) {
+            return Err(AttachError::Duplicate(id));
+        }
+        udp.set_nonblocking(true)?;
+        tcp.set_nonblocking(true)?;
+        // Registering a socket needs the runtime's reactor, and the caller may be an ordinary thread.
+        let _runtime = self.runtime.enter();
+        let (udp, tcp) = (tokio::net::UdpSocket::from_std(udp)?, tokio::net::TcpListener::from_std(tcp)?);
+        let view = Arc::new(ArcSwap::from_pointee(view));
+        let container = Container::new(id.clone(), Arc::clone(&view), Arc::clone(&self.shared));
+        let serving = self.runtime.spawn(container.serve(udp, tcp)).abort_handle();
+        attached.insert(id, Attached { view, serving });
         Ok(())
     }
 
-    pub fn set_view(&self, _id: &str, _view: View) {}
+    /// Replaces what a container sees. One that isn't attached has no view to replace.
+    pub fn set_view(&self, id: &str, view: View) {
+        if let Some(container) = self.attached().get(id) {
+            container.view.store(Arc::new(view));
+        }
+    }
 
-    pub fn detach(&self, _id: &str) {}
+    /// Ends a container's resolver and closes its sockets. One that isn't attached stays so.
+    pub fn detach(&self, id: &str) {
+        self.attached().remove(id);
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.shared.counting.read()
+    }
+
+    /// The map is whole after every statement that changes it, so a panic elsewhere can't have left it half changed.
+    fn attached(&self) -> MutexGuard<'_, HashMap<String, Attached>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that containers ask too much, without letting them fill the log.
+#[derive(Default)]
+pub(crate) struct BusyLog {
+    last: Mutex<Option<Instant>>,
+}
+
+const BUSY_LOG_EVERY: Duration = Duration::from_secs(10);
+
+impl BusyLog {
+    pub(crate) fn warn(&self, container: &str, limit: usize) {
+        let now = Instant::now();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= BUSY_LOG_EVERY) {
+            *last = Some(now);
+            tracing::warn!(
+                container,
+                "more than {limit} questions wait for the host's resolvers: refusing further ones"
+            );
+        }
+    }
 }

@@ -1,0 +1,266 @@
+//! The rules of names, without sockets.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use hickory_proto::op::{Message, MessageType, ResponseCode};
+use hickory_proto::rr::{RData, Record, RecordType};
+use proptest::prelude::*;
+use skep_dns::message::{Question, Rejected, Transport};
+use skep_dns::records::{Records, Zone};
+use skep_dns::resolver::{ANSWER_TTL_SECS, Resolution, key, resolve};
+use support::{VIP, addresses, ip, message, query, records, view};
+
+fn ask(name: &str, record_type: RecordType, zones: &[&str], turn: u32) -> Resolution {
+    resolve(&query(name, record_type), &records(), &view(zones, &[]), turn)
+}
+
+/// The A records' addresses; None where the question is forwarded.
+fn ips(name: &str, zones: &[&str]) -> Option<Vec<Ipv4Addr>> {
+    let Resolution::Answer(answers) = ask(name, RecordType::A, zones, 0) else { return None };
+    let a = |record: &Record| if let RData::A(a) = record.data { Some(a.0) } else { None };
+    Some(answers.iter().map(|record| a(record).expect("an A record")).collect())
+}
+
+#[test]
+fn every_form_of_a_name_is_known() {
+    for name in ["web", "web.backend", "WEB", "Web.BackEnd"] {
+        assert_eq!(ips(name, &["b"]), Some(vec![VIP]), "{name}");
+    }
+    for name in ["tasks.web", "tasks.web.backend", "rr", "rr.backend", "TASKS.web"] {
+        assert_eq!(ips(name, &["b"]), Some(vec![ip(11), ip(12), ip(13)]), "{name}");
+    }
+    assert_eq!(ips("web.1.abc.backend", &["b"]), Some(vec![ip(11)]));
+    assert_eq!(ips("idle", &["b"]), Some(vec![]), "a service without tasks is known and empty");
+}
+
+#[test]
+fn another_networks_names_do_not_exist() {
+    for name in ["secret", "secret.other", "web.other", "web.backend.other", "backend", "web.", "x.web"] {
+        assert_eq!(ips(name.trim_end_matches('.'), &[]), None, "{name}");
+    }
+    for name in ["secret", "secret.other", "web.other"] {
+        assert_eq!(ips(name, &["b"]), None, "{name}");
+    }
+    assert_eq!(ips("secret.other", &["o"]), Some(vec![ip(99)]));
+    assert_eq!(ips("web", &["gone"]), None, "a zone the records don't hold");
+}
+
+#[test]
+fn the_first_network_that_knows_a_name_answers() {
+    assert_eq!(ips("web", &["b", "o"]), Some(vec![VIP]));
+    assert_eq!(ips("web", &["o", "b"]), Some(vec![ip(98)]));
+    assert_eq!(ips("web.backend", &["o", "b"]), Some(vec![VIP]), "the network's name decides");
+}
+
+#[test]
+fn a_known_name_is_never_forwarded_whatever_the_type() {
+    for record_type in [
+        RecordType::AAAA,
+        RecordType::MX,
+        RecordType::TXT,
+        RecordType::HTTPS,
+        RecordType::SRV,
+        RecordType::PTR,
+    ] {
+        assert_eq!(ask("web", record_type, &["b"], 0), Resolution::Answer(vec![]), "{record_type}");
+        assert_eq!(ask("nowhere", record_type, &["b"], 0), Resolution::Forward, "{record_type}");
+    }
+}
+
+#[test]
+fn reverse_names_are_known_on_the_containers_networks_only() {
+    let asked = "2.1.0.10.in-addr.arpa";
+    let Resolution::Answer(answers) = ask(asked, RecordType::PTR, &["b"], 0) else { panic!("forwarded") };
+    assert_eq!(answers[0].data.to_string(), "web.backend.");
+    assert_eq!(ask(asked, RecordType::A, &["b"], 0), Resolution::Answer(vec![]));
+    assert_eq!(ask(asked, RecordType::PTR, &["o"], 0), Resolution::Forward);
+    assert_eq!(ask("1.0.10.in-addr.arpa", RecordType::PTR, &["b"], 0), Resolution::Forward);
+    assert_eq!(ask("8.8.8.8.in-addr.arpa", RecordType::PTR, &["b"], 0), Resolution::Forward);
+}
+
+#[test]
+fn consecutive_turns_begin_with_consecutive_addresses() {
+    let first = |turn| match ask("rr", RecordType::A, &["b"], turn) {
+        Resolution::Answer(answers) => answers[0].data.to_string(),
+        Resolution::Forward => panic!("forwarded"),
+    };
+    let firsts: Vec<_> = (0..4).map(first).collect();
+    assert_eq!(firsts, ["10.0.1.11", "10.0.1.12", "10.0.1.13", "10.0.1.11"]);
+    assert_eq!(ask("idle", RecordType::A, &["b"], u32::MAX), Resolution::Answer(vec![]));
+}
+
+#[test]
+fn a_reply_echoes_the_question_and_offers_recursion() {
+    let asked = message("wEb", RecordType::A, Some(1_232));
+    let question = Question::parse(&asked.to_vec().unwrap(), Transport::Udp).unwrap();
+    assert_eq!(question.room, 1_232);
+    let Resolution::Answer(answers) = resolve(&question.query, &records(), &view(&["b"], &[]), 0) else {
+        panic!("forwarded")
+    };
+    let reply = Message::from_vec(&question.reply(ResponseCode::NoError, answers)).unwrap();
+    assert_eq!(reply.queries, asked.queries);
+    assert_eq!((reply.metadata.id, reply.metadata.message_type), (asked.metadata.id, MessageType::Response));
+    assert!(reply.metadata.recursion_available && reply.metadata.recursion_desired);
+    assert!(reply.edns.is_some(), "RFC 6891 §6.1.1: who asks with OPT is answered with OPT");
+    assert_eq!(reply.answers[0].name.to_ascii(), "wEb.", "clients that mix case check it");
+    assert_eq!(reply.answers[0].ttl, ANSWER_TTL_SECS);
+    const { assert!(ANSWER_TTL_SECS <= 5) };
+}
+
+/// A service of `n` tasks, asked over UDP with this EDNS size.
+fn large(n: u8, edns: Option<u16>, transport: Transport) -> (Message, usize) {
+    let many: Vec<_> = (0..n).map(ip).collect();
+    let zone = support::zone("backend", &[("many", &many)], &[]);
+    let records = Records { zones: HashMap::from([("b".into(), zone)]) };
+    let question =
+        Question::parse(&message("many", RecordType::A, edns).to_vec().unwrap(), transport).unwrap();
+    let Resolution::Answer(answers) = resolve(&question.query, &records, &view(&["b"], &[]), 0) else {
+        panic!("forwarded")
+    };
+    let bytes = question.reply(ResponseCode::NoError, answers);
+    (Message::from_vec(&bytes).unwrap(), bytes.len())
+}
+
+#[test]
+fn a_reply_is_cut_to_what_the_asker_takes() {
+    let (reply, len) = large(200, None, Transport::Udp);
+    assert!(reply.metadata.truncation && len <= 512 && len > 480, "{len}");
+    assert_eq!(addresses(&reply)[..2], [ip(0), ip(1)], "the first ones are kept");
+    let (reply, len) = large(200, Some(1_232), Transport::Udp);
+    assert!(reply.metadata.truncation && len <= 1_232 && len > 1_200, "{len}");
+    assert!(reply.edns.is_some());
+    for (edns, transport) in [(Some(4_096), Transport::Udp), (None, Transport::Tcp)] {
+        let (reply, _) = large(200, edns, transport);
+        assert!(!reply.metadata.truncation);
+        assert_eq!(addresses(&reply).len(), 200);
+    }
+    let (reply, _) = large(20, Some(7), Transport::Udp);
+    assert_eq!(addresses(&reply).len(), 20, "RFC 6891 §6.2.3: sizes below 512 mean 512");
+}
+
+#[test]
+fn what_is_not_a_question_is_told_why_or_dropped() {
+    let code = |bytes: &[u8]| match Question::parse(bytes, Transport::Udp) {
+        Err(Rejected::Reply(reply)) => Message::from_vec(&reply).unwrap().metadata.response_code,
+        other => panic!("{other:?}"),
+    };
+    let asked = message("web", RecordType::A, None);
+    let bytes = asked.to_vec().unwrap();
+    assert_eq!(code(&bytes[..14]), ResponseCode::FormErr);
+    assert_eq!(Question::parse(&bytes[..11], Transport::Udp).unwrap_err(), Rejected::Drop);
+    let answer = asked.clone().into_response().to_vec().unwrap();
+    assert_eq!(Question::parse(&answer, Transport::Udp).unwrap_err(), Rejected::Drop, "no loops");
+
+    let mut two = asked;
+    two.add_query(query("db", RecordType::A));
+    assert_eq!(code(&two.to_vec().unwrap()), ResponseCode::FormErr);
+    let mut notify = bytes.clone();
+    notify[2] = 4 << 3;
+    assert_eq!(code(&notify), ResponseCode::NotImp);
+    let mut chaos = bytes;
+    *chaos.last_mut().unwrap() = 3;
+    assert_eq!(code(&chaos), ResponseCode::Refused);
+    let mut version = message("web", RecordType::A, Some(1_232));
+    version.edns.as_mut().unwrap().set_version(1);
+    // The codec calls 16 BADSIG, which shares the number.
+    assert_eq!(u16::from(code(&version.to_vec().unwrap())), u16::from(ResponseCode::BADVERS));
+}
+
+/// The rules as a sentence each: plain name in the first zone that has it, else its network's name taken off.
+fn model(name: &str, zones: &[&Zone]) -> Option<Vec<Ipv4Addr>> {
+    let name = name.to_lowercase();
+    let plain = zones.iter().find_map(|zone| zone.names.get(&name));
+    let qualified = || {
+        zones.iter().find_map(|zone| {
+            zone.names.iter().find(|(short, _)| format!("{short}.{}", zone.name.to_lowercase()) == name)
+        })
+    };
+    plain.or_else(|| qualified().map(|(_, ips)| ips)).cloned()
+}
+
+const LABELS: [&str; 6] = ["web", "tasks.web", "db", "backend", "Other", "a.b"];
+
+prop_compose! {
+    fn any_zone()(
+        name in prop::sample::select(&LABELS[..]),
+        names in prop::collection::hash_map(
+            prop::sample::select(&LABELS[..]).prop_map(str::to_lowercase),
+            prop::collection::vec(any::<Ipv4Addr>(), 0..4),
+            0..5,
+        ),
+    ) -> Zone {
+        Zone { name: name.into(), names, reverse: HashMap::new() }
+    }
+}
+
+proptest! {
+    #[test]
+    fn names_follow_the_model(
+        zones in prop::collection::vec(any_zone(), 1..4),
+        first in prop::sample::select(&LABELS[..]),
+        second in prop::option::of(prop::sample::select(&LABELS[..])),
+        upper in any::<bool>(),
+        turn in any::<u32>(),
+    ) {
+        let mut name = second.map_or(first.to_owned(), |second| format!("{first}.{second}"));
+        if upper { name = name.to_uppercase() }
+        let ids: Vec<_> = (0..zones.len()).map(|id| id.to_string()).collect();
+        let expected = model(&name, &zones.iter().collect::<Vec<_>>());
+        let records = Records { zones: ids.iter().cloned().zip(zones).collect() };
+        let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+        let got = resolve(&query(&name, RecordType::A), &records, &view(&ids, &[]), turn);
+        match (expected, got) {
+            (None, got) => prop_assert_eq!(got, Resolution::Forward),
+            (Some(mut expected), Resolution::Answer(answers)) => {
+                let mut got: Vec<_> = answers.iter().map(|record| record.data.to_string()).collect();
+                if !got.is_empty() {
+                    prop_assert_eq!(&got[0], &expected[turn as usize % expected.len()].to_string());
+                }
+                got.sort();
+                expected.sort_by_key(Ipv4Addr::to_string);
+                prop_assert_eq!(got, expected.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>());
+            }
+            (Some(_), Resolution::Forward) => prop_assert!(false, "a known name was forwarded"),
+        }
+    }
+
+    #[test]
+    fn garbage_gets_a_reply_with_its_id_or_nothing(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        match Question::parse(&bytes, Transport::Udp) {
+            Ok(question) => {
+                let _ = resolve(&question.query, &records(), &view(&["b", "o"], &[]), 0);
+                prop_assert!(question.reply(ResponseCode::ServFail, vec![]).len() <= 512);
+            }
+            Err(Rejected::Reply(reply)) => prop_assert_eq!(&reply[..2], &bytes[..2]),
+            Err(Rejected::Drop) => prop_assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0),
+        }
+    }
+
+    /// A valid question with bytes changed reaches the decoder's depths, which pure noise rarely does.
+    #[test]
+    fn a_damaged_question_never_panics(
+        name in "[a-zA-Z0-9._-]{1,60}",
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let Ok(name) = hickory_proto::rr::Name::from_ascii(&name) else { return Ok(()) };
+        let mut asked = message("web", RecordType::A, Some(1_232));
+        asked.queries[0].set_name(name);
+        let mut bytes = asked.to_vec().unwrap();
+        for (at, byte) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        if let Ok(question) = Question::parse(&bytes, Transport::Udp) {
+            let _ = key(question.query.name());
+            let _ = resolve(&question.query, &records(), &view(&["b"], &[]), 0);
+            let reply = question.reply(ResponseCode::NoError, vec![]);
+            prop_assert!(Message::from_vec(&reply).is_ok());
+        }
+    }
+}
