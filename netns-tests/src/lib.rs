@@ -1,1 +1,8 @@
+//! What the tests in real namespaces share. They need root and fail without it.
 
+mod netns;
+mod process;
+pub mod transfer;
+
+pub use netns::{Netns, require_root};
+pub use process::{Running, example, run};

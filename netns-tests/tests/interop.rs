@@ -1,0 +1,103 @@
+//! The engine against the kernel's own VXLAN: the `static` example on one side, a vxlan device on the other.
+//!
+//! ```text
+//! box (container)            left (VTEP 192.168.77.1)     right (VTEP 192.168.77.2)
+//! eth0 10.9.0.1, a TAP ----- the static example --------- vx0 10.9.0.2, vxlan id 42
+//! ```
+
+use anyhow::{Context, Result};
+use netns_tests::{Netns, Running, example};
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const BOX: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+const KERNEL: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+const START: Duration = Duration::from_secs(10);
+
+#[test]
+fn an_interrupted_example_leaves_no_interface() -> Result<()> {
+    let lab = Lab::new(true)?;
+    lab.example.interrupt()?;
+    let links = lab.container.run("ip -o link")?;
+    assert!(!links.contains("eth0"), "{links}");
+    Ok(())
+}
+
+#[test]
+fn a_kernel_vxlan_device_on_the_port_is_named() -> Result<()> {
+    let host = Netns::new()?;
+    host.run("ip addr add 192.168.77.1/24 dev lo")?;
+    host.run("ip link add intruder type vxlan id 7 dstport 4789 local 192.168.77.1")?;
+    host.run("ip link set intruder up")?;
+    let dir = TempDir::new()?;
+    let container = Netns::new()?;
+    let mut example = start_example(&host, &container, dir.path(), true)?;
+    let error = example.wait_for_line("4789", START)?;
+    assert!(error.contains("the kernel's vxlan interface `intruder`"), "{error}");
+    Ok(())
+}
+
+struct Lab {
+    container: Netns,
+    example: Running,
+    _dir: TempDir,
+    _hosts: [Netns; 2],
+}
+
+impl Lab {
+    fn new(offloads: bool) -> Result<Self> {
+        let (container, left, right) = (Netns::new()?, Netns::new()?, Netns::new()?);
+        left.veth("underlay", &right, "underlay")?;
+        left.run("ip addr add 192.168.77.1/24 dev underlay")?;
+        right.run("ip addr add 192.168.77.2/24 dev underlay")?;
+        kernel_vtep(&right)?;
+        let dir = TempDir::new()?;
+        let mut example = start_example(&left, &container, dir.path(), offloads)?;
+        example.wait_for_line("ready", START)?;
+        Ok(Self { container, example, _dir: dir, _hosts: [left, right] })
+    }
+}
+
+/// Nothing is learned or flooded on Skep's side, so the kernel's neighbour and FDB entries are static too.
+fn kernel_vtep(host: &Netns) -> Result<()> {
+    for line in [
+        "ip link add vx0 address 02:42:0a:09:00:02 type vxlan id 42 dstport 4789 local 192.168.77.2 nolearning",
+        "ip addr add 10.9.0.2/24 dev vx0",
+        "ip link set vx0 mtu 1450 up",
+        "ip neigh add 10.9.0.1 lladdr 02:42:0a:09:00:01 dev vx0",
+        "bridge fdb add 02:42:0a:09:00:01 dev vx0 dst 192.168.77.1",
+    ] {
+        host.run(line)?;
+    }
+    Ok(())
+}
+
+fn start_example(host: &Netns, container: &Netns, dir: &Path, offloads: bool) -> Result<Running> {
+    let config = dir.join("static.toml");
+    let netns = container.path();
+    let text = format!(
+        r#"
+        address = "192.168.77.1"
+
+        [[network]]
+        vni = 42
+        subnet = "10.9.0.0/24"
+        mtu = 1450
+
+        [[network.endpoint]]
+        ip = "{BOX}"
+        local = {{ netns = "{}", ifname = "eth0", offloads = {offloads} }}
+
+        [[network.endpoint]]
+        ip = "{KERNEL}"
+        vtep = "192.168.77.2"
+        "#,
+        netns.display()
+    );
+    fs::write(&config, text)?;
+    let program = example("skep-dataplane", "static")?;
+    Running::start(host.command(program.to_str().context("a path in UTF-8")?).arg(config))
+}
