@@ -3,6 +3,7 @@
 use ipnet::Ipv4Net;
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 /// Why this machine can't be a node. Each item is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -17,8 +18,16 @@ pub enum HostError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FactsError {
-    #[error("cannot read the host's links, addresses and routes: {0}")]
-    Netlink(String),
+    #[error("cannot read the host's links, addresses and routes")]
+    Netlink(#[source] io::Error),
+    #[error("cannot read the host's name")]
+    Hostname(#[source] io::Error),
+    #[error("cannot read the host's resolvers from {path}")]
+    Resolvers {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +43,10 @@ pub enum GwbridgeError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    #[error(transparent)]
+    Rules(#[from] RulesError),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +60,8 @@ pub enum SandboxError {
     },
     #[error("no interface name eth0 … eth255 is free in the namespace of {id}")]
     NoInterfaceName { id: String },
-    #[error("the egress bridge has no free address left for {id}: its subnet {subnet} is used up")]
-    NoEgressAddress { id: String, subnet: Ipv4Net },
+    #[error("the egress bridge has no place left for {id}: a Linux bridge takes {limit} containers")]
+    EgressFull { id: String, limit: usize },
     #[error(transparent)]
     Gwbridge(#[from] GwbridgeError),
 }
@@ -61,13 +74,29 @@ pub enum MeshError {
         #[source]
         source: io::Error,
     },
-    #[error("nft refused the rules of the routing mesh: {message}")]
-    Nft { message: String },
+    #[error("port {port}/sctp cannot be published: the routing mesh carries tcp and udp")]
+    Sctp { port: u16 },
+    #[error(transparent)]
+    Rules(#[from] RulesError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    #[error("cannot run nft")]
+    Run(#[source] io::Error),
+    #[error("the kernel refused Skep's nft table: {0}")]
+    Refused(String),
 }
 
 /// What could not be taken down; everything else was.
 #[derive(Debug, thiserror::Error)]
 pub struct TeardownError(pub Vec<String>);
+
+impl TeardownError {
+    pub(super) fn unless_empty(errors: Vec<String>) -> Result<(), Self> {
+        if errors.is_empty() { Ok(()) } else { Err(Self(errors)) }
+    }
+}
 
 impl fmt::Display for TeardownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

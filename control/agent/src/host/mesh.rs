@@ -1,15 +1,25 @@
 //! The routing mesh on this host: `skep0`, published ports, and who else wants them.
 
-use super::tap::Tap;
+use super::guard::{self, Guards, Taken};
+use super::netlink::Netlink;
+use super::netns::Netns;
+use super::rules::Rules;
+use super::sysctl::{self, IP_FORWARD, Sysctls};
+use super::{MeshError, SKEP0, sandbox};
 use ipnet::Ipv4Net;
 use skep_dataplane::ids::{MacAddr, PortId};
+use skep_dataplane::io::Tap;
 use skep_model::service::Protocol;
 use std::fmt;
+use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How often a port another program holds is worth trying again.
 pub const RECHECK_PERIOD: Duration = Duration::from_secs(10);
+
+/// Frames `skep0` holds while the packet thread is busy: all mesh traffic of the host comes by it.
+const SKEP0_QUEUE: u32 = 4000;
 
 /// All of the mesh this host should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,4 +81,101 @@ impl fmt::Display for PortConflict {
         }?;
         f.write_str("; the other nodes serve it, and this one will as soon as the port is free")
     }
+}
+
+/// The mesh as it was last applied.
+#[derive(Debug, Default)]
+pub(super) struct Mesh {
+    skep0: Option<Skep0>,
+    /// Waits here for a report, should the step after its making fail.
+    new_tap: Option<(PortId, Tap)>,
+    ports: Vec<PublishedPort>,
+    reserved: Vec<Ipv4Net>,
+    guards: Guards,
+    taken: Taken,
+}
+
+impl Mesh {
+    /// Everything up to the rules: they come next, then [`Self::finish`].
+    pub(super) async fn prepare(
+        &mut self,
+        plan: MeshPlan,
+        netns: &Netns,
+        netlink: &Netlink,
+        sysctls: &mut Sysctls,
+    ) -> Result<(), MeshError> {
+        if let Some(port) = plan.ports.iter().find(|port| port.protocol == Protocol::Sctp) {
+            return Err(MeshError::Sctp { port: port.published });
+        }
+        let forward = sysctls.set(netns, IP_FORWARD, "1").await;
+        forward.map_err(step("let this host forward (net.ipv4.ip_forward)"))?;
+        self.make_skep0(plan.skep0, netns, netlink).await?;
+        self.ports = plan.ports;
+        self.reserved = plan.reserved;
+        self.take_ports(netns).await
+    }
+
+    async fn make_skep0(&mut self, wanted: Skep0, netns: &Netns, netlink: &Netlink) -> Result<(), MeshError> {
+        let link = netlink.link(SKEP0).await.map_err(step("look for skep0"))?;
+        if link.is_some() && self.skep0 == Some(wanted) {
+            return Ok(());
+        }
+        self.skep0 = None;
+        self.new_tap = None;
+        netlink.delete_link_named(SKEP0).await.map_err(step("delete a former skep0"))?;
+        let tap = sandbox::open_tap(netns, SKEP0, true).await.map_err(step("make skep0"))?;
+        configure(wanted, netns, netlink).await.map_err(step("configure skep0"))?;
+        self.skep0 = Some(wanted);
+        self.new_tap = Some((wanted.port, tap));
+        Ok(())
+    }
+
+    /// Guards what can be had and notes who has the rest.
+    pub(super) async fn take_ports(&mut self, netns: &Netns) -> Result<(), MeshError> {
+        let taken = self.guards.take(netns, &self.ports).await.map_err(step("hold the published ports"))?;
+        let before = std::mem::replace(&mut self.taken, taken);
+        for conflict in self.conflicts() {
+            if before.get(&(conflict.protocol, conflict.published)) != Some(&conflict.holder) {
+                tracing::warn!("{conflict}");
+            }
+        }
+        let wanted = |key: &_| self.ports.iter().any(|port| guard::key(port) == *key);
+        for (protocol, port) in before.keys().filter(|key| wanted(key) && !self.taken.contains_key(key)) {
+            tracing::info!("port {port}/{protocol} is free again: this node serves it");
+        }
+        Ok(())
+    }
+
+    /// Once the rules are loaded: ports no longer published are given up.
+    pub(super) fn finish(&mut self) -> MeshReport {
+        self.guards.release_others(&self.ports);
+        MeshReport { new_tap: self.new_tap.take(), conflicts: self.conflicts() }
+    }
+
+    pub(super) fn conflicts(&self) -> Vec<PortConflict> {
+        let conflict = |(&(protocol, published), holder): (&_, &Option<Holder>)| PortConflict {
+            protocol,
+            published,
+            holder: holder.clone(),
+        };
+        self.taken.iter().map(conflict).collect()
+    }
+
+    pub(super) fn rules(&self, egress: Option<Ipv4Net>) -> Rules {
+        let served = self.ports.iter().filter(|port| !self.taken.contains_key(&guard::key(port)));
+        Rules { egress, ports: served.copied().collect(), reserved: self.reserved.clone() }
+    }
+}
+
+async fn configure(skep0: Skep0, netns: &Netns, netlink: &Netlink) -> io::Result<()> {
+    let index = netlink.index_of(SKEP0).await?;
+    // Answers to loopback clients come in here with a loopback destination. Only on skep0, where nobody
+    // but the packet engine sends: elsewhere it would open 127/8 to the network.
+    netns.run(|| sysctl::write(&format!("ipv4/conf/{SKEP0}/route_localnet"), "1")).await?;
+    netlink.add_address(index, skep0.addr).await?;
+    netlink.set_up_ethernet(index, skep0.mac, skep0.mtu.into(), SKEP0_QUEUE).await
+}
+
+fn step(what: &'static str) -> impl FnOnce(io::Error) -> MeshError {
+    move |source| MeshError::Step { step: what.to_owned(), source }
 }

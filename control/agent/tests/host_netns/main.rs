@@ -1,0 +1,9 @@
+//! The host layer against the real kernel: namespaces, bridge, nft, sockets. Needs root.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+mod egress;
+mod leftovers;
+mod mesh;
+mod sandbox;
+mod world;
