@@ -117,6 +117,12 @@ impl Db {
         Ok(())
     }
 
+    /// Gives up the store's files. The latest state stays readable, updates fail.
+    pub fn close(&self) {
+        let _writer = self.lock_writer();
+        self.inner.store.close();
+    }
+
     fn swap_in(&self, next: State) {
         let revision = next.revision;
         *self.inner.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);

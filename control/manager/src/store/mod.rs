@@ -78,4 +78,8 @@ pub trait Store: Send + Sync {
 
     /// The commits from `revision` on, past ones first.
     fn watch(&self, revision: u64) -> Watch;
+
+    /// Gives up the files once calls under way have ended, whoever still holds the store. Later calls
+    /// that need them fail.
+    fn close(&self);
 }

@@ -5,7 +5,7 @@ use super::{Commit, Entry, Event, Listing, Outcome, Store, StoreError, Txn, Watc
 use redb::backends::InMemoryBackend;
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// Key → revision of its last write (8 bytes, big-endian), then the value.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -14,7 +14,8 @@ const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters"
 const REVISION: &str = "revision";
 
 pub struct RedbStore {
-    database: Database,
+    /// None once closed.
+    database: RwLock<Option<Database>>,
     history: Arc<History>,
     /// Held from before a transaction until watchers can see it, so that they see commits in order.
     writer: Mutex<()>,
@@ -48,61 +49,93 @@ impl RedbStore {
 
     fn new(database: Database) -> Result<Self, StoreError> {
         let revision = create_tables(&database)?;
-        Ok(Self { database, history: History::new(revision), writer: Mutex::new(()) })
+        Ok(Self {
+            database: RwLock::new(Some(database)),
+            history: History::new(revision),
+            writer: Mutex::new(()),
+        })
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        action(database.as_ref().ok_or_else(|| failed("answer")(Closed))?)
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("it was closed")]
+struct Closed;
+
 impl Store for RedbStore {
     fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        let read = self.database.begin_read().map_err(failed("read"))?;
-        let objects = read.open_table(OBJECTS).map_err(failed("read"))?;
-        let record = objects.get(key).map_err(failed("read"))?;
-        record.map(|record| entry(key, record.value())).transpose()
+        self.with(|database| get(database, key))
     }
 
     fn list(&self, prefix: &str) -> Result<Listing, StoreError> {
-        let read = self.database.begin_read().map_err(failed("read"))?;
-        let objects = read.open_table(OBJECTS).map_err(failed("read"))?;
-        let counters = read.open_table(COUNTERS).map_err(failed("read"))?;
-        let mut entries = Vec::new();
-        for record in objects.range(prefix..).map_err(failed("read"))? {
-            let (key, record) = record.map_err(failed("read"))?;
-            if !key.value().starts_with(prefix) {
-                break;
-            }
-            entries.push(entry(key.value(), record.value())?);
-        }
-        Ok(Listing { revision: revision(&counters)?, entries })
+        self.with(|database| list(database, prefix))
     }
 
     fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let write = self.database.begin_write().map_err(failed("write"))?;
-        let committed = {
-            let mut objects = write.open_table(OBJECTS).map_err(failed("write"))?;
-            let mut counters = write.open_table(COUNTERS).map_err(failed("write"))?;
-            if let Some(key) = first_conflict(&objects, &txn.compare)? {
-                // Dropping the transaction aborts it.
-                return Ok(Outcome::Conflict { key });
-            }
-            let committed = revision(&counters)? + 1;
-            counters.insert(REVISION, committed).map_err(failed("write"))?;
-            for (key, value) in &txn.puts {
-                objects.insert(key.as_str(), record(committed, value).as_slice()).map_err(failed("write"))?;
-            }
-            for key in &txn.deletes {
-                objects.remove(key.as_str()).map_err(failed("write"))?;
-            }
-            committed
-        };
-        write.commit().map_err(failed("commit"))?;
-        self.history.push(Commit { revision: committed, events: events(txn) });
-        Ok(Outcome::Committed(committed))
+        let outcome = self.with(|database| commit(database, &txn))?;
+        if let Outcome::Committed(revision) = outcome {
+            self.history.push(Commit { revision, events: events(txn) });
+        }
+        Ok(outcome)
     }
 
     fn watch(&self, revision: u64) -> Watch {
         self.history.watch(revision)
     }
+
+    fn close(&self) {
+        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+fn get(database: &Database, key: &str) -> Result<Option<Entry>, StoreError> {
+    let read = database.begin_read().map_err(failed("read"))?;
+    let objects = read.open_table(OBJECTS).map_err(failed("read"))?;
+    let record = objects.get(key).map_err(failed("read"))?;
+    record.map(|record| entry(key, record.value())).transpose()
+}
+
+fn list(database: &Database, prefix: &str) -> Result<Listing, StoreError> {
+    let read = database.begin_read().map_err(failed("read"))?;
+    let objects = read.open_table(OBJECTS).map_err(failed("read"))?;
+    let counters = read.open_table(COUNTERS).map_err(failed("read"))?;
+    let mut entries = Vec::new();
+    for record in objects.range(prefix..).map_err(failed("read"))? {
+        let (key, record) = record.map_err(failed("read"))?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        entries.push(entry(key.value(), record.value())?);
+    }
+    Ok(Listing { revision: revision(&counters)?, entries })
+}
+
+fn commit(database: &Database, txn: &Txn) -> Result<Outcome, StoreError> {
+    let write = database.begin_write().map_err(failed("write"))?;
+    let committed = {
+        let mut objects = write.open_table(OBJECTS).map_err(failed("write"))?;
+        let mut counters = write.open_table(COUNTERS).map_err(failed("write"))?;
+        if let Some(key) = first_conflict(&objects, &txn.compare)? {
+            // Dropping the transaction aborts it.
+            return Ok(Outcome::Conflict { key });
+        }
+        let committed = revision(&counters)? + 1;
+        counters.insert(REVISION, committed).map_err(failed("write"))?;
+        for (key, value) in &txn.puts {
+            objects.insert(key.as_str(), record(committed, value).as_slice()).map_err(failed("write"))?;
+        }
+        for key in &txn.deletes {
+            objects.remove(key.as_str()).map_err(failed("write"))?;
+        }
+        committed
+    };
+    write.commit().map_err(failed("commit"))?;
+    Ok(Outcome::Committed(committed))
 }
 
 /// Makes sure that the tables exist, so that reads need not; returns the last revision.

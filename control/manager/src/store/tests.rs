@@ -99,3 +99,15 @@ fn a_second_daemon_on_the_same_file_is_told_what_to_do() {
     let error = RedbStore::open(&path).err().unwrap().to_string();
     assert!(error.contains("in use by another skepd") && error.contains("--state-dir"), "{error}");
 }
+
+#[test]
+fn a_closed_store_gives_up_its_file_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let store = RedbStore::open(&path).unwrap();
+    commit(&store, put("a", "1"));
+    store.close();
+    assert!(store.get("a").unwrap_err().to_string().contains("closed"));
+    assert!(store.txn(put("a", "2")).is_err());
+    assert_eq!(RedbStore::open(&path).unwrap().get("a").unwrap().unwrap().value, b"1");
+}

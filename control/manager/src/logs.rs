@@ -1,0 +1,185 @@
+//! Task logs: asked of the agents that keep them, over their sessions, and merged into one stream.
+
+use crate::server::ManagerCore;
+use crate::server::sessions::{Command, LogPart};
+use crate::state::State;
+use jiff::Timestamp;
+use skep_model::session::{LogLine, LogStream, ReadLogs};
+use skep_model::task::{Task, TaskState};
+use skep_model::{NodeId, ServiceId, TaskId};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Lines waiting for the reader; beyond it the parts below fill up.
+const LINE_CAPACITY: usize = 256;
+/// Parts (many lines each) of one task waiting for the reader. When they are full the log of that task
+/// ends with a line that says so: the session they come over cannot wait.
+const PART_CAPACITY: usize = 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    Service(ServiceId),
+    Task(TaskId),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Go on with lines as they are written, and with tasks as they start.
+    pub follow: bool,
+    /// Only the last N lines of each task; None: all.
+    pub tail: Option<usize>,
+    pub since: Option<Timestamp>,
+}
+
+/// Whose line it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TaskLogContext {
+    pub task: TaskId,
+    pub node: NodeId,
+    pub service: ServiceId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Docker's texts.
+    #[error("service {0} not found")]
+    NoSuchService(ServiceId),
+    #[error("task {0} not found")]
+    NoSuchTask(TaskId),
+    #[error("the manager is not running")]
+    NotRunning,
+}
+
+pub type LogReceiver = mpsc::Receiver<(TaskLogContext, LogLine)>;
+type LogSender = mpsc::Sender<(TaskLogContext, LogLine)>;
+
+/// Starts to gather; ends when all is read or the receiver is dropped. Lines of one task are in order.
+/// What cannot be read (its node is not connected, its file is gone) is said in a line on stderr.
+pub(crate) fn read(
+    core: &Arc<ManagerCore>,
+    target: LogTarget,
+    options: LogOptions,
+) -> Result<LogReceiver, LogError> {
+    let state = core.db.state();
+    match &target {
+        LogTarget::Service(id) if !state.services.contains_key(id) => {
+            return Err(LogError::NoSuchService(id.clone()));
+        }
+        LogTarget::Task(id) if !state.tasks.contains_key(id) => return Err(LogError::NoSuchTask(id.clone())),
+        LogTarget::Service(_) | LogTarget::Task(_) => {}
+    }
+    let (lines, receiver) = mpsc::channel(LINE_CAPACITY);
+    tokio::spawn(gather(core.clone(), target, options, lines));
+    Ok(receiver)
+}
+
+async fn gather(core: Arc<ManagerCore>, target: LogTarget, mut options: LogOptions, lines: LogSender) {
+    let mut revision = core.db.watch();
+    let mut begun = BTreeSet::new();
+    let mut readers = JoinSet::new();
+    loop {
+        revision.mark_unchanged();
+        let state = core.db.state();
+        for context in due(&state, &target) {
+            if begun.insert(context.task.clone()) {
+                readers.spawn(read_task(core.clone(), context, options, lines.clone()));
+            }
+        }
+        // The tail of a task that starts later is all of it.
+        options.tail = None;
+        if readers.is_empty() && (!options.follow || !may_grow(&state, &target)) {
+            return;
+        }
+        tokio::select! {
+            Some(_ended) = readers.join_next() => {}
+            Ok(()) = revision.changed(), if options.follow => {}
+            () = lines.closed() => break,
+            () = core.stopped() => return,
+        }
+    }
+    // They see the closed receiver too, and tell their nodes to stop.
+    while readers.join_next().await.is_some() {}
+}
+
+/// Tasks of the target that have, or may have, written something.
+fn due(state: &State, target: &LogTarget) -> Vec<TaskLogContext> {
+    let wanted = |task: &&Task| match target {
+        LogTarget::Service(id) => task.service_id == *id,
+        LogTarget::Task(id) => task.id == *id,
+    };
+    let tasks = state.tasks.values().filter(wanted).filter(|task| has_started(task) && !task.is_attachment());
+    tasks.map(context).collect()
+}
+
+fn has_started(task: &Task) -> bool {
+    task.status.state >= TaskState::Starting && !task.node_id.as_str().is_empty()
+}
+
+fn context(task: &Task) -> TaskLogContext {
+    TaskLogContext { task: task.id.clone(), node: task.node_id.clone(), service: task.service_id.clone() }
+}
+
+/// Whether tasks may still start.
+fn may_grow(state: &State, target: &LogTarget) -> bool {
+    match target {
+        LogTarget::Service(id) => state.services.contains_key(id),
+        LogTarget::Task(id) => state.tasks.get(id).is_some_and(|task| !has_started(task)),
+    }
+}
+
+async fn read_task(core: Arc<ManagerCore>, context: TaskLogContext, options: LogOptions, lines: LogSender) {
+    let LogOptions { follow, tail, since } = options;
+    let request = ReadLogs { follow, tail, since, ..core.sessions.log_request(context.task.clone()) };
+    let number = request.request;
+    let (to, parts) = mpsc::channel(PART_CAPACITY);
+    let asked = match core.sessions.commands(&context.node) {
+        Some(session) => session.send(Command::ReadLogs { request, to }).await.is_ok(),
+        None => false,
+    };
+    let problem = match asked {
+        true => pass_on(&context, parts, &lines).await,
+        false => Some(format!("node {} is not connected", hostname(&core, &context.node))),
+    };
+    if let Some(problem) = problem {
+        let text = format!("skep: the log of this task is incomplete: {problem}");
+        let line = LogLine { time: Timestamp::now(), stream: LogStream::Stderr, text };
+        // A reader that is gone needs no explanation.
+        let _ = lines.send((context.clone(), line)).await;
+    }
+    if lines.is_closed()
+        && let Some(session) = core.sessions.commands(&context.node)
+    {
+        // A session that is gone has stopped.
+        let _ = session.send(Command::StopLogs { request: number }).await;
+    }
+}
+
+/// Passes lines on until the log ends or the reader is gone; returns what went wrong.
+async fn pass_on(
+    context: &TaskLogContext,
+    mut parts: mpsc::Receiver<LogPart>,
+    lines: &LogSender,
+) -> Option<String> {
+    loop {
+        let part = tokio::select! {
+            part = parts.recv() => part,
+            () = lines.closed() => return None,
+        };
+        match part {
+            Some(LogPart::Lines(batch)) => {
+                for line in batch {
+                    lines.send((context.clone(), line)).await.ok()?;
+                }
+            }
+            Some(LogPart::End { error }) => return error,
+            None => return Some("the connection to its node was lost".to_owned()),
+        }
+    }
+}
+
+fn hostname(core: &ManagerCore, node: &NodeId) -> String {
+    let state = core.db.state();
+    state.nodes.get(node).map_or_else(|| node.to_string(), |node| node.description.hostname.clone())
+}

@@ -1,0 +1,125 @@
+//! Becoming a member: the root certificate for everybody, a leaf for those who show a join token.
+
+use super::ManagerCore;
+use crate::ca::{CaError, Subject};
+use crate::db::UpdateError;
+use crate::state::{Change, State};
+use hyper::StatusCode;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use skep_model::NodeId;
+use skep_model::cluster::{Cluster, Meta};
+use skep_model::join::{JoinRequest, JoinResponse};
+use skep_model::node::{
+    Availability, Node, NodeDescription, NodeInternals, NodeSpec, NodeState, NodeStatus, Role,
+};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// RFC 1035 §2.3.4: no host name is longer.
+const MAX_HOSTNAME_BYTES: usize = 255;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// Swarm's text; scripts match it.
+    #[error("A valid join token is necessary to join this cluster")]
+    Token,
+    #[error(
+        "this is the token for managers, and a cluster with several managers isn't there yet: join with the token that `skep swarm join-token worker` prints"
+    )]
+    SecondManager,
+    #[error("the host name is longer than 255 bytes")]
+    Hostname,
+    #[error(transparent)]
+    Request(CaError),
+    #[error("the node could not be recorded: {0}")]
+    Store(String),
+}
+
+impl JoinError {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Token => StatusCode::FORBIDDEN,
+            Self::SecondManager => StatusCode::NOT_IMPLEMENTED,
+            Self::Hostname | Self::Request(_) => StatusCode::BAD_REQUEST,
+            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+/// Makes the sender a member. Blocks for one disk sync.
+pub(crate) fn join(
+    core: &ManagerCore,
+    request: &JoinRequest,
+    from: IpAddr,
+) -> Result<JoinResponse, JoinError> {
+    let role = role_of(&core.db.state(), &request.token)?;
+    if request.hostname.len() > MAX_HOSTNAME_BYTES {
+        return Err(JoinError::Hostname);
+    }
+    let id = NodeId::random();
+    let certificate = core
+        .authority
+        .sign_request(&Subject { node: &id, role }, &request.csr)
+        .map_err(JoinError::Request)?;
+    let mut node =
+        new_node(id.clone(), role, &request.hostname, request.availability, from, Timestamp::now());
+    node.skep.certificate = certificate.clone();
+    let mut joined = None;
+    core.db
+        .update(|state| {
+            // Again, under the lock: the token may have been rotated meanwhile.
+            role_of(state, &request.token)?;
+            joined = state.cluster.as_ref().map(|cluster| (cluster.id.clone(), cluster.data_path_port));
+            Ok(vec![Change::PutNode(Box::new(node.clone()))])
+        })
+        .map_err(|error| match error {
+            UpdateError::Refused(refused) => refused,
+            other => JoinError::Store(other.to_string()),
+        })?;
+    let (cluster_id, data_path_port) = joined.ok_or(JoinError::Token)?;
+    Ok(JoinResponse { node_id: id, cluster_id, role, certificate, data_path_port })
+}
+
+/// What the token allows its holder to become.
+fn role_of(state: &State, token: &str) -> Result<Role, JoinError> {
+    let Cluster { join_tokens, .. } = state.cluster.as_ref().ok_or(JoinError::Token)?;
+    if is_secret(token, &join_tokens.manager) {
+        return Err(JoinError::SecondManager);
+    }
+    if is_secret(token, &join_tokens.worker) {
+        return Ok(Role::Worker);
+    }
+    Err(JoinError::Token)
+}
+
+/// Compares digests, so that the time it takes says nothing of how much of the secret was right.
+fn is_secret(shown: &str, secret: &str) -> bool {
+    !secret.is_empty() && Sha256::digest(shown.trim()) == Sha256::digest(secret)
+}
+
+/// A member that has not connected yet.
+pub(crate) fn new_node(
+    id: NodeId,
+    role: Role,
+    hostname: &str,
+    availability: Availability,
+    addr: IpAddr,
+    now: Timestamp,
+) -> Node {
+    Node {
+        id,
+        meta: Meta::new(now),
+        spec: NodeSpec {
+            name: None,
+            labels: BTreeMap::new(),
+            role,
+            availability,
+            extra: serde_json::Map::new(),
+        },
+        description: NodeDescription { hostname: hostname.to_owned(), ..NodeDescription::default() },
+        status: NodeStatus { state: NodeState::Unknown, message: String::new(), addr: addr.to_string() },
+        manager_status: None,
+        skep: NodeInternals::default(),
+    }
+}

@@ -1,0 +1,147 @@
+use super::*;
+use crate::ca::{Authority, Subject};
+use hyper::StatusCode;
+use skep_model::ClusterId;
+use skep_model::join::CA_PATH;
+use skep_model::node::{NodeState, Role};
+use skep_model::token::JoinToken;
+use std::os::unix::fs::PermissionsExt;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_the_token_becomes_a_member() {
+    let cluster = Cluster::new().await;
+    let mut stranger = cluster.stranger().await;
+    assert_eq!(stranger.get(CA_PATH).await, cluster.manager.root_ca_pem());
+    let token = cluster.state().cluster.as_ref().unwrap().join_tokens.worker.clone();
+    assert!(token.parse::<JoinToken>().unwrap().pins(cluster.manager.root_ca_der()));
+
+    let worker = stranger.join(&token).await.unwrap();
+    let state = cluster.state();
+    assert_eq!(worker.cluster_id, state.cluster.as_ref().unwrap().id);
+    let node = &state.nodes[&worker.node_id];
+    assert_eq!((node.spec.role, node.status.state), (Role::Worker, NodeState::Unknown));
+    assert_eq!((node.description.hostname.as_str(), node.status.addr.as_str()), ("worker", "127.0.0.1"));
+    assert_eq!(node.skep.certificate, worker.certificate);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_tokens_and_managers_are_turned_away_with_a_reason() {
+    let cluster = Cluster::new().await;
+    let mut stranger = cluster.stranger().await;
+    let forged = JoinToken::generate(cluster.manager.root_ca_der()).to_string();
+    for wrong in ["", "SWMTKN", &forged] {
+        let (status, message) = stranger.join(wrong).await.err().unwrap();
+        assert_eq!(status, StatusCode::FORBIDDEN);
+        assert_eq!(message, "A valid join token is necessary to join this cluster");
+    }
+    let manager = cluster.state().cluster.as_ref().unwrap().join_tokens.manager.clone();
+    let (status, message) = stranger.join(&manager).await.err().unwrap();
+    assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
+    assert!(message.contains("several managers isn't there yet"), "{message}");
+    assert_eq!(cluster.state().nodes.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_of_another_cluster_is_not_believed() {
+    let (cluster, other) = (Cluster::new().await, Cluster::new().await);
+    assert!(Client::connect(cluster.addr, other.manager.root_ca_pem(), None).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_cluster_opens_no_session() {
+    let (cluster, other) = (Cluster::new().await, Cluster::new().await);
+    let outsider = other.worker().await;
+    let connected = Client::connect(cluster.addr, cluster.manager.root_ca_pem(), Some(&outsider)).await;
+    // With TLS 1.3 the client may learn of the refusal at its first request only.
+    if let Ok(mut client) = connected {
+        let request = client.send(hyper::Method::GET, CA_PATH, client::body(String::new())).await;
+        assert!(request.is_err());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_needs_a_certificate_of_a_node_that_is_still_a_member() {
+    let cluster = Cluster::new().await;
+    let path = skep_model::join::SESSION_PATH;
+    let mut stranger = cluster.stranger().await;
+    let refused = stranger.send(hyper::Method::POST, path, client::body(String::new())).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+
+    let worker = cluster.worker().await;
+    cluster.write(vec![Change::DeleteNode(worker.node_id.clone())]);
+    let refused = Agent::open(cluster.addr, cluster.manager.root_ca_pem(), &worker).await;
+    let (status, message) = refused.err().unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(message.contains("was removed from the cluster"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workers_certificate_does_not_pass_for_a_managers() {
+    let authority = Authority::create(ClusterId::random()).unwrap();
+    let node = NodeId::random();
+    let (leaf, key) = authority.issue(&Subject { node: &node, role: Role::Worker }).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let impostor = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config)).accept(stream).await.is_ok()
+    });
+    assert!(Client::connect(addr, authority.root_pem(), None).await.is_err());
+    assert!(!impostor.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_with_what_to_do() {
+    let (cluster, other) = (Cluster::new().await, tempfile::tempdir().unwrap());
+    let (manager, _) = Manager::init(other.path(), options()).unwrap();
+    let error = manager.start(cluster.addr).unwrap_err().to_string();
+    assert!(error.contains(&cluster.addr.to_string()) && error.contains("--listen-addr"), "{error}");
+}
+
+#[test]
+fn a_new_cluster_keeps_its_key_to_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("manager");
+    let (manager, credentials) = Manager::init(&dir, options()).unwrap();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    assert_eq!(mode(&dir.join("ca-key.pem")), 0o600);
+    let key = std::fs::read_to_string(dir.join("ca-key.pem")).unwrap();
+    assert!(!format!("{:?}", manager.db().state()).contains(key.lines().nth(1).unwrap()));
+
+    let state = manager.db().state();
+    let node = &state.nodes[&credentials.node_id];
+    assert_eq!(node.manager_status.as_ref().unwrap().addr, options().advertise);
+    let ingress: Vec<_> = state.networks.values().filter(|network| network.spec.ingress).collect();
+    assert_eq!(ingress.len(), 1);
+    assert_eq!(ingress[0].allocation, None);
+}
+
+#[test]
+fn a_cluster_is_not_made_twice_and_not_with_nonsense() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |change: fn(&mut InitOptions)| {
+        let mut options = options();
+        change(&mut options);
+        Manager::init(dir.path(), options).err().unwrap().to_string()
+    };
+    assert_eq!(refused(|o| o.subnet_size = 30), "subnet size is out of range: 30");
+    assert_eq!(
+        refused(|o| o.default_addr_pool = vec!["10.0.0.0/26".parse().unwrap()]),
+        "invalid CIDR: \"10.0.0.0/26\". Subnet size is too small for pool: 24"
+    );
+    assert!(refused(|o| o.default_addr_pool.push("10.9.0.0/16".parse().unwrap())).contains("overlaps"));
+    assert!(refused(|o| o.data_path_port = 80).contains("data path port 80"));
+    let (manager, _) = Manager::init(dir.path(), options()).unwrap();
+    drop(manager);
+    assert!(refused(|_| ()).contains("already holds a cluster"));
+}
