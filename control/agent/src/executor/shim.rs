@@ -1,0 +1,327 @@
+//! The shim: parent of one task's pid 1, owner of its output and exit status. A process of its own, with one
+//! thread, so that a task needs nothing of the daemon while it runs.
+
+use super::leftovers::Processes;
+use super::log::{EXIT_FILE, LogWriter, Splitter};
+use super::protocol::{self, Failure, INIT, Order, Report};
+use super::start::ProcessIo;
+use super::sys;
+use jiff::Timestamp;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::pipe2;
+use skep_model::session::LogStream;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+
+/// As much as a pipe holds by default (pipe(7)).
+const READ_BYTES: usize = 64 << 10;
+
+/// What a task's first stage writes to its status pipe right before it becomes the command. Nothing after it
+/// means that the command runs; a [`Failure`] with or without it that it doesn't.
+pub(super) const EXECUTING: u8 = b'E';
+
+pub(super) fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _unheard = writeln!(io::stderr(), "{}: {error} (only skepd starts this)", protocol::SHIM);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    sys::close_from(3)?;
+    let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    stand_apart()?;
+    let (order, fds) = protocol::receive::<Order>(&socket)?;
+    match Task::start(&order, fds, &socket) {
+        Ok(mut task) => {
+            protocol::send(&socket, &Report::Started { pid: task.pid }, &[task.pidfd.as_fd()])?;
+            let (code, signal) = task.attend(&socket)?;
+            record_exit(&order.directory, code, signal)?;
+            send_if_heard(&socket, &Report::Exited { code, signal })
+        }
+        Err(failure) => send_if_heard(&socket, &Report::Failed(failure)),
+    }
+}
+
+/// Neither Ctrl-C at the daemon's terminal nor a service manager that signals the daemon's whole group may reach
+/// the task past the daemon, which stops its tasks in its own order.
+fn stand_apart() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    nix::sys::prctl::set_name(c"skep-shim")?;
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        sys::ignore_signal(signal);
+    }
+    Ok(())
+}
+
+/// To a daemon that may be gone.
+fn send_if_heard(socket: &UnixStream, report: &Report) -> io::Result<()> {
+    match protocol::send(socket, report, &[]) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
+            Err(error)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says to readers of the log that it is complete.
+pub(super) fn record_exit(directory: &Path, code: i32, signal: Option<i32>) -> io::Result<()> {
+    let text = serde_json::json!({ "code": code, "signal": signal });
+    fs::write(directory.join(EXIT_FILE), text.to_string())
+}
+
+struct Task {
+    pid: i32,
+    pidfd: OwnedFd,
+    child: Child,
+    output: Option<Output>,
+}
+
+impl Task {
+    fn start(order: &Order, fds: Vec<OwnedFd>, socket: &UnixStream) -> Result<Self, Failure> {
+        let mut fds = fds.into_iter();
+        let netns = fds.next().ok_or_else(|| Failure::setup("take the network namespace", &bad_order()))?;
+        let (stdio, output) = streams(order, fds).map_err(|error| Failure::setup("make pipes", &error))?;
+        let (order_read, order_write) = pipe().map_err(|error| Failure::setup("make a pipe", &error))?;
+        let (status_read, status_write) = pipe().map_err(|error| Failure::setup("make a pipe", &error))?;
+        let child = spawn_init(stdio, [order_read, netns, status_write])
+            .map_err(|error| Failure::setup("start the first process of the task", &error))?;
+        let mut task = Self::adopt(child, output)?;
+        match task.hand_over(order, order_write, status_read, socket) {
+            Ok(()) => Ok(task),
+            Err(failure) => {
+                task.end();
+                Err(failure)
+            }
+        }
+    }
+
+    fn adopt(mut child: Child, output: Option<Output>) -> Result<Self, Failure> {
+        let pid = child.id().cast_signed();
+        match sys::pidfd_open(pid) {
+            Ok(pidfd) => Ok(Self { pid, pidfd, child, output }),
+            Err(error) => {
+                let _ended = child.kill().and_then(|()| child.wait());
+                Err(Failure::setup("open a pidfd", &error))
+            }
+        }
+    }
+
+    /// Gives the first stage its order and waits until it has become the command.
+    fn hand_over(
+        &self,
+        order: &Order,
+        order_write: OwnedFd,
+        status: OwnedFd,
+        socket: &UnixStream,
+    ) -> Result<(), Failure> {
+        // Before the order: what a later daemon may have to end is on record before it runs.
+        Processes::record(&order.directory, self.pid)
+            .map_err(|error| Failure::setup("record the task's processes", &error))?;
+        let body =
+            serde_json::to_vec(order).map_err(|error| Failure::setup("pass the order on", &error.into()))?;
+        // A first stage that has failed already reads nothing; its status says why.
+        let _unread = File::from(order_write).write_all(&body);
+        read_status(File::from(status), socket)
+    }
+
+    /// Until the task has ended: its output into the log, its end if the daemon goes. Returns code and signal.
+    fn attend(&mut self, socket: &UnixStream) -> io::Result<(i32, Option<i32>)> {
+        let mut daemon = Some(socket);
+        loop {
+            let ready = self.wait_for_event(daemon)?;
+            if ready.daemon {
+                daemon = None;
+                self.daemon_gone()?;
+            }
+            if let Some(output) = &mut self.output {
+                output.drain(ready.ended);
+            }
+            if ready.ended {
+                return self.child.wait().map(exit_status);
+            }
+        }
+    }
+
+    /// POLICY: a task ends when its daemon does. A shim that is to outlive its daemon listens for the next one
+    /// here.
+    fn daemon_gone(&self) -> io::Result<()> {
+        sys::kill(&self.pidfd)
+    }
+
+    fn wait_for_event(&self, daemon: Option<&UnixStream>) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(daemon.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
+        let pipes = self.output.iter().flat_map(Output::open_pipes);
+        fds.extend(pipes.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+        poll_all(&mut fds)?;
+        let daemon = daemon.is_some() && fds[1].any().unwrap_or(true);
+        Ok(Ready { ended: fds[0].any().unwrap_or(true), daemon })
+    }
+
+    fn end(&mut self) {
+        let _gone_already = sys::kill(&self.pidfd);
+        let _reaped = self.child.wait();
+    }
+}
+
+struct Ready {
+    ended: bool,
+    /// The daemon says nothing after its order: an event on its socket is its end.
+    daemon: bool,
+}
+
+fn bad_order() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADMSG)
+}
+
+fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe2(OFlag::O_CLOEXEC)?)
+}
+
+fn poll_all(fds: &mut [PollFd<'_>]) -> io::Result<()> {
+    loop {
+        match poll(fds, PollTimeout::NONE) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            result => return Ok(result.map(drop)?),
+        }
+    }
+}
+
+fn exit_status(status: ExitStatus) -> (i32, Option<i32>) {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => (code, None),
+        (None, signal) => (128 + signal.unwrap_or(libc::SIGKILL), signal),
+    }
+}
+
+/// The three streams for the task, and the near ends of those that go into its log.
+fn streams(
+    order: &Order,
+    mut attached: impl Iterator<Item = OwnedFd>,
+) -> io::Result<([Stdio; 3], Option<Output>)> {
+    if order.io == ProcessIo::Attached {
+        let mut next = || attached.next().map(Stdio::from).ok_or_else(bad_order);
+        return Ok(([next()?, next()?, next()?], None));
+    }
+    let log = LogWriter::create(order.directory.clone())?;
+    let ((stdout, task_out), (stderr, task_err)) = (pipe()?, pipe()?);
+    let pipes = [Pipe::new(stdout, LogStream::Stdout)?, Pipe::new(stderr, LogStream::Stderr)?];
+    Ok(([Stdio::null(), task_out.into(), task_err.into()], Some(Output { log, pipes })))
+}
+
+/// Starts the first stage as pid 1 of a new pid namespace; `fds` are its arguments, by number.
+///
+/// It runs from a read-only view of this executable's file, since a task whose command is `/proc/self/exe` gets
+/// hold of that file through the mount it was executed from (CVE-2019-5736).
+fn spawn_init(stdio: [Stdio; 3], fds: [OwnedFd; 3]) -> io::Result<Child> {
+    let executable = sys::open_tree(c"/proc/self/exe")?;
+    sys::restrict_detached(&executable, libc::MOUNT_ATTR_RDONLY)?;
+    for fd in &fds {
+        fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    let [stdin, stdout, stderr] = stdio;
+    Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()))
+        .arg0(INIT)
+        .args(fds.iter().map(|fd| fd.as_raw_fd().to_string()))
+        .env_clear()
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+}
+
+fn read_status(mut status: File, socket: &UnixStream) -> Result<(), Failure> {
+    const DOING: &str = "wait for the command's start";
+    let failed = |error: io::Error| Failure::setup(DOING, &error);
+    let mut fds = [&status.as_fd(), &socket.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
+    poll_all(&mut fds).map_err(failed)?;
+    if !fds[0].any().unwrap_or(true) {
+        return Err(Failure {
+            command: false,
+            doing: "follow a daemon that ended".into(),
+            errno: libc::EPIPE,
+        });
+    }
+    let mut text = Vec::new();
+    status.read_to_end(&mut text).map_err(failed)?;
+    match text.as_slice() {
+        [EXECUTING] => Ok(()),
+        [] => Err(Failure { command: false, doing: DOING.into(), errno: libc::ECHILD }),
+        [EXECUTING, failure @ ..] | failure => {
+            Err(serde_json::from_slice(failure).unwrap_or_else(|error| failed(error.into())))
+        }
+    }
+}
+
+struct Output {
+    log: LogWriter,
+    pipes: [Pipe; 2],
+}
+
+impl Output {
+    fn open_pipes(&self) -> impl Iterator<Item = &File> {
+        self.pipes.iter().filter_map(|pipe| pipe.file.as_ref())
+    }
+
+    /// Writes what is there to read to the log; all of it if the task has ended.
+    fn drain(&mut self, ended: bool) {
+        let now = Timestamp::now();
+        for pipe in &mut self.pipes {
+            while pipe.read(&mut self.log, now) && ended {}
+            if ended {
+                pipe.finish(&mut self.log, now);
+            }
+        }
+        self.log.flush(now);
+    }
+}
+
+struct Pipe {
+    /// None after its end.
+    file: Option<File>,
+    stream: LogStream,
+    splitter: Splitter,
+}
+
+impl Pipe {
+    fn new(fd: OwnedFd, stream: LogStream) -> io::Result<Self> {
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { file: Some(fd.into()), stream, splitter: Splitter::default() })
+    }
+
+    /// Reads once; false if nothing was there.
+    fn read(&mut self, log: &mut LogWriter, now: Timestamp) -> bool {
+        let Some(file) = &mut self.file else { return false };
+        let mut buffer = [0u8; READ_BYTES];
+        match file.read(&mut buffer) {
+            Ok(0) => {
+                self.finish(log, now);
+                false
+            }
+            Ok(read) => {
+                let stream = self.stream;
+                self.splitter.push(&buffer[..read], |line| log.add(now, stream, line));
+                true
+            }
+            Err(_nothing_there) => false,
+        }
+    }
+
+    fn finish(&mut self, log: &mut LogWriter, now: Timestamp) {
+        let stream = self.stream;
+        self.splitter.finish(|line| log.add(now, stream, line));
+        self.file = None;
+    }
+}
