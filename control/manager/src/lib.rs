@@ -1,11 +1,18 @@
 //! The manager: the cluster's state and everything that decides over it. See ARCHITECTURE.md.
 
+mod allocator;
+pub mod api;
+pub mod attach;
 pub mod ca;
+pub mod control_loop;
 pub mod db;
 pub mod dispatch;
+mod draft;
 mod liveness;
 mod logs;
 mod manager;
+mod orchestrator;
+mod scheduler;
 mod server;
 pub mod state;
 pub mod store;

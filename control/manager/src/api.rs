@@ -1,0 +1,23 @@
+//! What users can do, over the [`Db`]: each operation checks what was asked against the latest state
+//! and commits in the same transaction, so that two of them cannot both take a name or a port.
+//!
+//! Refusals carry Docker's words where Docker has any. What is not there yet is refused by name; nothing
+//! a client asked for is silently left out. The functions block for one disk sync.
+
+mod error;
+pub mod lookup;
+pub mod names;
+mod network_spec;
+mod networks;
+mod ports;
+mod service_spec;
+mod services;
+mod unsupported;
+
+pub use error::ApiError;
+pub use network_spec::{CreateNetwork, Ipam, IpamConfig};
+pub use networks::{create as create_network, remove as remove_network};
+pub use service_spec::MAX_REPLICAS;
+#[cfg(test)]
+pub(crate) use services::plan_create as tests_create;
+pub use services::{create as create_service, remove as remove_service, update as update_service};

@@ -1,0 +1,151 @@
+//! Reads a service spec as a client sent it: refuses what cannot be, fills in what Docker fills in.
+
+use super::names::{self, NameError};
+use super::{ApiError, lookup, ports, unsupported};
+use crate::orchestrator::RestartPolicy;
+use crate::state::State;
+use skep_model::service::{ContainerSpec, NetworkAttachmentConfig, Replicated, ServiceSpec, TaskSpec};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A /19 of addresses. Far above what one subnet of the usual size serves, and little enough that one
+/// mistyped number cannot fill the store.
+pub const MAX_REPLICAS: u64 = 8_192;
+/// Each network is an interface of every task.
+const MAX_NETWORKS: usize = 32;
+const MAX_ALIASES: usize = 16;
+/// Command and environment travel in every assignment of the task; a message holds 16 MiB.
+const MAX_COMMAND_BYTES: usize = 64 << 10;
+const MAX_LABEL_BYTES: usize = 64 << 10;
+/// The one image this release runs: a command of the host's own file system.
+const IMAGES: [&str; 2] = ["host", "host:latest"];
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        Self::InvalidArgument(error.to_string())
+    }
+}
+
+/// The spec as it is stored: networks by id, one mode, replicas filled in.
+pub(super) fn read(state: &State, mut spec: ServiceSpec) -> Result<ServiceSpec, ApiError> {
+    names::check(&spec.name)?;
+    unsupported::check(&spec)?;
+    check_labels(&spec.labels)?;
+    read_mode(&mut spec)?;
+    check_task(&spec.task_template)?;
+    ports::check(&spec.endpoint_spec)?;
+    let networks = std::mem::take(&mut spec.networks);
+    if spec.task_template.networks.is_empty() {
+        spec.task_template.networks = networks;
+    }
+    resolve_networks(state, &mut spec.task_template.networks)?;
+    Ok(spec)
+}
+
+fn read_mode(spec: &mut ServiceSpec) -> Result<(), ApiError> {
+    let mode = &mut spec.mode;
+    if mode.replicated.is_some() && mode.global.is_some() {
+        return Err(ApiError::BadRequest("must specify only one service mode".to_owned()));
+    }
+    let replicas = mode.replicas();
+    if replicas > MAX_REPLICAS {
+        return Err(ApiError::invalid(format!(
+            "a service can have {MAX_REPLICAS} replicas at most, {replicas} were asked for"
+        )));
+    }
+    if mode.global.is_none() {
+        mode.replicated = Some(Replicated { replicas: Some(replicas) });
+    }
+    Ok(())
+}
+
+fn check_task(task: &TaskSpec) -> Result<(), ApiError> {
+    let (Some(container), None) = (&task.container_spec, &task.network_attachment_spec) else {
+        return Err(ApiError::BadRequest("mismatched Runtime and *Spec fields".to_owned()));
+    };
+    RestartPolicy::of(task).map_err(|error| ApiError::invalid(format!("TaskSpec: {error}")))?;
+    check_container(container)
+}
+
+fn check_container(container: &ContainerSpec) -> Result<(), ApiError> {
+    let image = &container.image;
+    if image.is_empty() {
+        return Err(ApiError::invalid("ContainerSpec: image reference must be provided"));
+    }
+    if !IMAGES.contains(&image.as_str()) {
+        return Err(ApiError::invalid(format!(
+            "image {image} is not available: this release runs commands of the host, as image \"host\""
+        )));
+    }
+    let command: Vec<&String> = container.command.iter().chain(&container.args).collect();
+    if command.first().is_none_or(|program| program.is_empty()) {
+        let text = "ContainerSpec: image \"host\" has no command of its own: say what to run";
+        return Err(ApiError::invalid(text));
+    }
+    let has_name = |entry: &&String| entry.split('=').next().is_some_and(|name| !name.is_empty());
+    if let Some(entry) = container.env.iter().find(|entry| !has_name(entry)) {
+        return Err(ApiError::invalid(format!("invalid environment variable: {entry}")));
+    }
+    let words = command.into_iter().chain(&container.env);
+    if words.clone().any(|word| word.contains('\0')) {
+        return Err(ApiError::invalid("ContainerSpec: command and environment must not contain NUL bytes"));
+    }
+    if words.map(|word| word.len() + 1).sum::<usize>() > MAX_COMMAND_BYTES {
+        return Err(ApiError::invalid(format!(
+            "ContainerSpec: command and environment are longer than {MAX_COMMAND_BYTES} bytes"
+        )));
+    }
+    let labels = container.extra.get("Labels").map_or(0, |labels| labels.to_string().len());
+    if labels > MAX_LABEL_BYTES { Err(labels_too_long()) } else { Ok(()) }
+}
+
+pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    match labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_LABEL_BYTES {
+        true => Err(labels_too_long()),
+        false => Ok(()),
+    }
+}
+
+fn labels_too_long() -> ApiError {
+    ApiError::invalid(format!("labels are longer than {MAX_LABEL_BYTES} bytes altogether"))
+}
+
+fn resolve_networks(state: &State, networks: &mut [NetworkAttachmentConfig]) -> Result<(), ApiError> {
+    if networks.len() > MAX_NETWORKS {
+        return Err(ApiError::invalid(format!("a service can be on {MAX_NETWORKS} networks at most")));
+    }
+    let mut seen = BTreeSet::new();
+    for config in networks {
+        resolve(state, config)?;
+        if !seen.insert(config.target.clone()) {
+            let name = lookup::network(state, &config.target)?.spec.name.clone();
+            return Err(ApiError::invalid(format!("network {name} is given twice")));
+        }
+    }
+    Ok(())
+}
+
+fn resolve(state: &State, config: &mut NetworkAttachmentConfig) -> Result<(), ApiError> {
+    if let "host" | "bridge" | "none" = config.target.as_str() {
+        let name = &config.target;
+        return Err(ApiError::unimplemented(format!(
+            "network {name} is not supported in this release: use an overlay network"
+        )));
+    }
+    let network = lookup::network(state, &config.target)?;
+    if network.spec.ingress {
+        return Err(ApiError::invalid(format!(
+            "Service cannot be explicitly attached to the ingress network \"{}\"",
+            network.spec.name
+        )));
+    }
+    if config.aliases.len() > MAX_ALIASES {
+        return Err(ApiError::invalid(format!(
+            "a service can have {MAX_ALIASES} aliases per network at most"
+        )));
+    }
+    if let Some(alias) = config.aliases.iter().find(|alias| names::check(alias).is_err()) {
+        return Err(ApiError::invalid(format!("alias {alias}: {}", NameError::Malformed)));
+    }
+    config.target = network.id.0.clone();
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! Decides which tasks there have to be: one per slot of a replicated service, one per node of a
+//! global one. A task runs once; whatever ends early is replaced by a new task in the same place.
+//!
+//! Every decision is a list of [`Action`]s made from the state alone.
+
+mod global;
+mod reaper;
+mod replicated;
+mod restart;
+
+pub(crate) use reaper::run as reap;
+pub(crate) use restart::RestartPolicy;
+
+use crate::draft::{Draft, TaskIds};
+use crate::state::State;
+use jiff::Timestamp;
+use skep_model::cluster::Meta;
+use skep_model::node::{Availability, Node, NodeState};
+use skep_model::service::Service;
+use skep_model::task::{Task, TaskState, TaskStatus};
+use skep_model::{NodeId, ServiceId, TaskId};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Action {
+    Create(Place),
+    /// Stop the task and keep it as history.
+    ShutDown(TaskId),
+    /// Stop the task and forget it.
+    Remove(TaskId),
+}
+
+/// Where a new task goes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Place {
+    service: ServiceId,
+    /// 0 for a global service.
+    slot: u64,
+    /// Only for a global service: the scheduler chooses otherwise.
+    node: Option<NodeId>,
+    not_before: Option<Timestamp>,
+}
+
+/// One look at all services: ended and evicted tasks first, then the number of tasks.
+pub(crate) fn run(draft: &mut Draft<'_>, ids: TaskIds<'_>) {
+    release_delayed(draft);
+    for decide in [replacements, numbers] {
+        let actions = decide(draft);
+        for action in actions {
+            apply(draft, ids, action);
+        }
+    }
+}
+
+fn replacements(draft: &mut Draft<'_>) -> Vec<Action> {
+    let (state, now) = (draft.state(), draft.now());
+    let decide = |(service, tasks): (&Service, &[&Task])| match service.spec.mode.is_global() {
+        true => global::replacements(state, service, tasks, now),
+        false => replicated::replacements(state, service, tasks, now),
+    };
+    each_service(state, &by_service(state)).flat_map(decide).collect()
+}
+
+fn numbers(draft: &mut Draft<'_>) -> Vec<Action> {
+    let state = draft.state();
+    let tasks = by_service(state);
+    let abandoned = tasks.iter().filter(|(service, _)| !state.services.contains_key(**service));
+    let abandoned = abandoned.flat_map(|(_, tasks)| tasks);
+    let mut actions: Vec<Action> = abandoned.map(|task| Action::Remove(task.id.clone())).collect();
+    actions.extend(each_service(state, &tasks).flat_map(
+        |(service, tasks)| match service.spec.mode.is_global() {
+            true => global::numbers(state, service, tasks),
+            false => replicated::numbers(service, tasks),
+        },
+    ));
+    actions
+}
+
+type ByService<'a> = BTreeMap<&'a ServiceId, Vec<&'a Task>>;
+
+/// Every service's tasks, oldest first; attachments belong to none.
+fn by_service(state: &State) -> ByService<'_> {
+    let mut tasks = ByService::new();
+    for task in state.tasks.values().filter(|task| !task.is_attachment()) {
+        tasks.entry(&task.service_id).or_default().push(task);
+    }
+    for tasks in tasks.values_mut() {
+        tasks.sort_by_key(|task| age(task));
+    }
+    tasks
+}
+
+/// Sorts tasks of one place by when they were made.
+fn age(task: &Task) -> (Timestamp, Option<Timestamp>, &TaskId) {
+    (task.meta.created_at, task.not_before, &task.id)
+}
+
+fn each_service<'a>(
+    state: &'a State,
+    tasks: &'a ByService<'a>,
+) -> impl Iterator<Item = (&'a Service, &'a [&'a Task])> {
+    let mut services: Vec<&Service> = state.services.values().collect();
+    services.sort_by_key(|service| (service.meta.created_at, &service.id));
+    services.into_iter().map(|service| (service, tasks.get(&service.id).map_or(&[][..], Vec::as_slice)))
+}
+
+/// Whether a task may stay on the node. A node whose state is not known yet keeps what it has.
+fn keeps_tasks(node: &Node) -> bool {
+    node.status.state != NodeState::Down && node.spec.availability != Availability::Drain
+}
+
+/// Whether new tasks may go to the node.
+pub(crate) fn takes_tasks(node: &Node) -> bool {
+    node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
+}
+
+/// Whether the task sits on a node that it has to leave, or that is gone.
+fn is_evicted(state: &State, task: &Task) -> bool {
+    !task.node_id.as_str().is_empty() && !state.nodes.get(&task.node_id).is_some_and(keeps_tasks)
+}
+
+/// Tasks that waited out their restart delay may run.
+fn release_delayed(draft: &mut Draft<'_>) {
+    let delayed = |task: &&Task| task.desired_state == TaskState::Ready;
+    let waiting: Vec<(TaskId, Option<Timestamp>)> =
+        draft.state().tasks.values().filter(delayed).map(|task| (task.id.clone(), task.not_before)).collect();
+    for (id, not_before) in waiting {
+        match not_before {
+            Some(time) if time > draft.now() => draft.wake_at(time),
+            _ => draft.edit_task(&id, |task| task.desired_state = TaskState::Running),
+        }
+    }
+}
+
+fn apply(draft: &mut Draft<'_>, ids: TaskIds<'_>, action: Action) {
+    match action {
+        Action::Create(place) => create(draft, ids, place),
+        Action::ShutDown(id) => {
+            draft.edit_task(&id, |task| task.desired_state = task.desired_state.max(TaskState::Shutdown));
+        }
+        Action::Remove(id) => draft.edit_task(&id, |task| task.desired_state = TaskState::Remove),
+    }
+}
+
+fn create(draft: &mut Draft<'_>, ids: TaskIds<'_>, place: Place) {
+    let Some(service) = draft.state().services.get(&place.service) else { return };
+    let now = draft.now();
+    let delayed = place.not_before.is_some_and(|time| time > now);
+    let task = Task {
+        id: ids(),
+        meta: Meta::new(now),
+        spec: service.spec.task_template.clone(),
+        service_id: service.id.clone(),
+        service_name: service.spec.name.clone(),
+        slot: place.slot,
+        node_id: place.node.unwrap_or_default(),
+        status: TaskStatus {
+            timestamp: now,
+            state: TaskState::New,
+            message: "created".to_owned(),
+            err: String::new(),
+            container_status: None,
+        },
+        desired_state: if delayed { TaskState::Ready } else { TaskState::Running },
+        not_before: place.not_before,
+        attachments: Vec::new(),
+    };
+    draft.put_task(task);
+}
