@@ -71,18 +71,6 @@ pub fn plan(
     Ok((task, draft.into_changes()))
 }
 
-/// Removes one attachment of the node; nothing if it has none of that id.
-pub fn detach(state: &State, node: &NodeId, task: &TaskId) -> Vec<Change> {
-    let known = of_node(state, node).any(|attachment| attachment.id == *task);
-    known.then(|| Change::DeleteTask(task.clone())).into_iter().collect()
-}
-
-/// Removes the node's attachments that it does not hold any more.
-pub fn keep_only(state: &State, node: &NodeId, held: &[TaskId]) -> Vec<Change> {
-    let dropped = of_node(state, node).filter(|attachment| !held.contains(&attachment.id));
-    dropped.map(|attachment| Change::DeleteTask(attachment.id.clone())).collect()
-}
-
 fn of_node<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = &'a Task> {
     state.tasks.values().filter(move |task| task.is_attachment() && task.node_id == *node)
 }
