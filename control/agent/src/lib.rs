@@ -1,2 +1,17 @@
+//! The agent: what makes one host a node. It enrolls, keeps a session with a manager, and makes true on
+//! its host what the manager assigns: namespaces and interfaces, forwarding, names, processes.
+//!
+//! - [`enroll`]: from a join token to credentials.
+//! - [`Agent`]: the daemon's handle to everything else.
+//! - [`host`], [`executor`]: the only parts that touch the kernel.
+
+mod agent;
+pub mod attach;
+pub mod containers;
+pub mod enroll;
 pub mod executor;
 pub mod host;
+
+pub use agent::{Agent, AgentConfig, AgentStatus, JoinError, Membership, StartError};
+pub use attach::{AttachError, AttachOptions, AttachedInterface, DetachError, DetachTarget};
+pub use enroll::{EnrollError, EnrollRequest, Enrolled, enroll};
