@@ -1,1 +1,125 @@
-fn main() {}
+//! `skepd`: one per host. Agent always, manager when it has that role.
+
+mod addresses;
+mod api;
+mod member;
+mod node;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use node::{Config, Node};
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// The Skep daemon: overlays, virtual IPs, published ports and names for this host.
+#[derive(Parser)]
+#[command(version, about)]
+struct Options {
+    /// Where the API listens
+    #[arg(long, value_name = "PATH", default_value = "/run/skep/skep.sock")]
+    socket: PathBuf,
+    /// Where keys and state are kept (mode 0700)
+    #[arg(long, value_name = "PATH", default_value = "/var/lib/skep")]
+    state_dir: PathBuf,
+    /// What runs tasks; "process" is the only one in this release
+    #[arg(long, value_name = "NAMES", default_value = "process")]
+    executor: String,
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = skep_agent::executor::run_if_shim() {
+        return code;
+    }
+    let options = Options::parse();
+    let filter = EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("skepd cannot go on: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<()> {
+    if options.executor != "process" {
+        bail!("--executor {}: this release has only \"process\"", options.executor);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("skepd makes network namespaces and interfaces: start it as root");
+    }
+    private_directory(&options.state_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: Options) -> Result<()> {
+    let listener = listen(&options.socket).await?;
+    let socket = options.socket.canonicalize().unwrap_or_else(|_| options.socket.clone());
+    let state_dir = options.state_dir.canonicalize().context("state directory")?;
+    let node = Node::start(Config { socket: socket.clone(), state_dir }).await?;
+    let node = Arc::new(node);
+    info!(socket = %socket.display(), "ready");
+
+    let (stop, stopped) = watch::channel(false);
+    let wait = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    let server = tokio::spawn(api::serve(listener, node.clone(), wait(stopped)));
+    let resumed = tokio::spawn({
+        let node = node.clone();
+        async move { node.resume().await }
+    });
+    let signal = until_signal().await?;
+    info!(signal, "stopping");
+    resumed.abort();
+    let _ = stop.send(true);
+    node.shutdown().await;
+    // A client that follows logs would keep the server up: the process is going, so its answers may be cut.
+    server.abort();
+    let _ = fs::remove_file(&socket);
+    Ok(())
+}
+
+async fn until_signal() -> Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
+
+/// Binds the API socket; one left by a killed daemon is replaced, one that answers is not.
+async fn listen(path: &Path) -> Result<UnixListener> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    }
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            bail!("another skepd answers on {}: stop it, or choose another --socket and --state-dir", path.display());
+        }
+        fs::remove_file(path).with_context(|| format!("removing the stale {}", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
+    // Whoever may write here is root on this host: owner and group only.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context("mode of the API socket")?;
+    Ok(listener)
+}
+
+fn private_directory(path: &Path) -> Result<()> {
+    let create = || -> std::io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    };
+    create().with_context(|| format!("state directory {}", path.display()))
+}

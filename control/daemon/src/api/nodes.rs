@@ -1,0 +1,40 @@
+//! `/nodes`.
+
+use super::error::Result;
+use super::extract::Params;
+use super::filters::Filters;
+use super::{App, render};
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use serde_json::Value;
+use skep_manager::api as manager_api;
+
+#[derive(Deserialize)]
+pub(crate) struct ListParams {
+    filters: Option<String>,
+}
+
+const FILTERS: [&str; 6] = ["id", "label", "node.label", "membership", "name", "role"];
+
+pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -> Result<Json<Vec<Value>>> {
+    let state = node.require_manager()?.db().state();
+    let filters = Filters::parse(params.filters.as_deref(), &FILTERS)?;
+    let nodes = state
+        .nodes
+        .values()
+        .filter(|n| filters.any("id", |id| n.id.as_str().starts_with(id)))
+        .filter(|n| filters.any("name", |name| n.description.hostname.starts_with(name)))
+        .filter(|n| filters.any("role", |role| role == if render::is_manager(n) { "manager" } else { "worker" }))
+        .filter(|n| filters.any("membership", |membership| membership == "accepted"))
+        .filter(|n| filters.labels(&n.spec.labels))
+        .map(|n| render::node(n, state.cluster.as_ref()))
+        .collect();
+    Ok(Json(nodes))
+}
+
+pub(crate) async fn inspect(State(node): App, Path(reference): Path<String>) -> Result<Json<Value>> {
+    let state = node.require_manager()?.db().state();
+    let found = manager_api::find_node(&state, &reference)?;
+    Ok(Json(render::node(found, state.cluster.as_ref())))
+}

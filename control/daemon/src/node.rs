@@ -1,0 +1,446 @@
+//! This node's life: not a member, joining, member (and manager), leaving.
+
+use crate::addresses;
+use crate::api::{ALREADY_A_MEMBER, NOT_A_MANAGER, NOT_IN_SWARM, error::ApiError};
+use crate::member::{self, Member};
+use anyhow::Context;
+use ipnet::Ipv4Net;
+use skep_agent::{Agent, AgentConfig, Membership};
+use skep_manager::{InitOptions, Manager};
+use skep_model::NodeId;
+use skep_model::cluster::{ClusterSpec, DEFAULT_DATA_PATH_PORT, DEFAULT_POOL, DEFAULT_SUBNET_SIZE};
+use skep_model::join::Credentials;
+use skep_model::node::{Availability, NodeDescription};
+use skep_model::token::JoinToken;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tracing::{info, warn};
+
+pub(crate) struct Config {
+    pub(crate) socket: PathBuf,
+    pub(crate) state_dir: PathBuf,
+}
+
+pub(crate) struct Node {
+    config: Config,
+    agent: Agent,
+    /// One change of membership at a time.
+    changing: tokio::sync::Mutex<()>,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    member: Option<Member>,
+    manager: Option<Manager>,
+    error: Option<String>,
+}
+
+/// Docker's `LocalNodeState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LocalState {
+    Inactive,
+    Pending,
+    Active,
+}
+
+impl LocalState {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Inactive => "inactive",
+            Self::Pending => "pending",
+            Self::Active => "active",
+        }
+    }
+}
+
+pub(crate) struct InitRequest {
+    pub(crate) listen: String,
+    pub(crate) advertise: String,
+    pub(crate) data_path_addr: String,
+    /// 0: the default, 4789.
+    pub(crate) data_path_port: u32,
+    pub(crate) availability: Availability,
+    pub(crate) default_addr_pool: Vec<String>,
+    /// 0: the default, /24.
+    pub(crate) subnet_size: u32,
+    pub(crate) spec: ClusterSpec,
+}
+
+pub(crate) struct JoinRequest {
+    pub(crate) listen: String,
+    pub(crate) advertise: String,
+    pub(crate) data_path_addr: String,
+    pub(crate) managers: Vec<String>,
+    pub(crate) token: String,
+    pub(crate) availability: Availability,
+}
+
+/// Swarm's range for `--data-path-port`.
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u32> = 1024..=49151;
+/// Swarm's limit: below /29 nothing is left besides gateway, VIP and a task or two.
+const MAX_SUBNET_SIZE: u32 = 29;
+/// How long a restarted daemon waits before it tries again to take up its membership.
+const RESUME_RETRY: Duration = Duration::from_secs(5);
+
+impl Node {
+    /// Starts the agent, which clears what a killed daemon left. Membership is taken up by [`Self::resume`].
+    pub(crate) async fn start(config: Config) -> anyhow::Result<Self> {
+        let member = member::load(&config.state_dir).with_context(|| {
+            let file = config.state_dir.join("member.json");
+            format!("{} is damaged: restore it, or remove the state directory and join again", file.display())
+        })?;
+        let hidden = vec![config.state_dir.clone(), config.socket.clone()];
+        let agent = Agent::new(AgentConfig { state_dir: config.state_dir.join("agent"), hidden }).await?;
+        let current = Current { member, ..Current::default() };
+        Ok(Self { config, agent, changing: tokio::sync::Mutex::new(()), current: Mutex::new(current) })
+    }
+
+    /// Takes up the membership of before a restart; retried until it works, for an address may come late.
+    pub(crate) async fn resume(&self) {
+        loop {
+            let changing = self.changing.lock().await;
+            let Some(member) = self.current(|current| current.member.clone()) else { return };
+            match self.take_up(&member).await {
+                Ok(()) => {
+                    self.change(|current| current.error = None);
+                    info!(node = %member.credentials.node_id, "membership resumed");
+                    return;
+                }
+                Err(error) => {
+                    warn!("cannot take up the membership yet: {error}");
+                    self.change(|current| current.error = Some(error));
+                }
+            }
+            drop(changing);
+            tokio::time::sleep(RESUME_RETRY).await;
+        }
+    }
+
+    async fn take_up(&self, member: &Member) -> Result<(), String> {
+        if let Some(listen) = member.listen
+            && self.manager().is_none()
+        {
+            let manager = Manager::open(&self.manager_dir()).map_err(|error| error.to_string())?;
+            manager.start(listen).await.map_err(|error| error.to_string())?;
+            self.change(|current| current.manager = Some(manager));
+        }
+        self.agent.join(membership(member)).await.map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
+        let _changing = self.changing.lock().await;
+        self.require_no_member()?;
+        let host = self.agent.host_addresses();
+        let listen = addresses::listen(&request.listen, &host).map_err(ApiError::bad_request)?;
+        let advertise = addresses::advertise(&request.advertise, listen, &host).map_err(ApiError::bad_request)?;
+        let advertise_ip = ipv4(advertise)?;
+        let data_path_addr =
+            addresses::data_path(&request.data_path_addr, advertise_ip, &host).map_err(ApiError::bad_request)?;
+        let options = InitOptions {
+            hostname: self.description().hostname,
+            advertise,
+            data_path_port: data_path_port(request.data_path_port)?,
+            default_addr_pool: pools(&request.default_addr_pool)?,
+            subnet_size: subnet_size(request.subnet_size)?,
+            availability: request.availability,
+            spec: request.spec,
+        };
+        let (availability, data_path_port) = (options.availability, options.data_path_port);
+        self.clear_manager_dir()?;
+        let (manager, credentials) = Manager::init(&self.manager_dir(), options).map_err(ApiError::internal)?;
+        let member = Member {
+            credentials,
+            managers: vec![advertise],
+            listen: Some(listen),
+            advertise: advertise_ip,
+            data_path_addr,
+            data_path_port,
+            availability,
+        };
+        match self.begin(&manager, listen, &member).await {
+            Ok(()) => {
+                let id = member.credentials.node_id.clone();
+                self.change(|current| *current = Current { member: Some(member), manager: Some(manager), error: None });
+                Ok(id)
+            }
+            Err(error) => {
+                self.agent.leave().await;
+                manager.shutdown().await;
+                self.erase();
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(&self, manager: &Manager, listen: SocketAddr, member: &Member) -> Result<(), ApiError> {
+        manager.start(listen).await.map_err(ApiError::bad_request)?;
+        self.agent.join(membership(member)).await.map_err(ApiError::bad_request)?;
+        member::save(&self.config.state_dir, member).map_err(ApiError::internal)
+    }
+
+    pub(crate) async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        self.require_no_member()?;
+        let token: JoinToken = request.token.parse().map_err(ApiError::bad_request)?;
+        let host = self.agent.host_addresses();
+        let listen = addresses::listen(&request.listen, &host).map_err(ApiError::bad_request)?;
+        let managers = resolve(&request.managers).await?;
+        let advertise = match request.advertise.as_str() {
+            "" if listen.ip().is_unspecified() => route_to(&managers)?,
+            text => ipv4(addresses::advertise(text, listen, &host).map_err(ApiError::bad_request)?)?,
+        };
+        let data_path_addr =
+            addresses::data_path(&request.data_path_addr, advertise, &host).map_err(ApiError::bad_request)?;
+        let enrolled = self.enroll(&managers, token, request.availability).await?;
+        let member = Member {
+            credentials: enrolled.credentials,
+            managers,
+            listen: None,
+            advertise,
+            data_path_addr,
+            data_path_port: enrolled.data_path_port,
+            availability: request.availability,
+        };
+        let joined = match self.agent.join(membership(&member)).await {
+            Ok(()) => member::save(&self.config.state_dir, &member).map_err(ApiError::internal),
+            Err(error) => Err(ApiError::bad_request(error)),
+        };
+        match joined {
+            Ok(()) => {
+                self.change(|current| *current = Current { member: Some(member), manager: None, error: None });
+                Ok(())
+            }
+            Err(error) => {
+                self.agent.leave().await;
+                self.erase();
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks each manager in turn; the last refusal is the answer.
+    async fn enroll(
+        &self,
+        managers: &[SocketAddr],
+        token: JoinToken,
+        availability: Availability,
+    ) -> Result<skep_agent::Enrolled, ApiError> {
+        let mut refusal = ApiError::bad_request("no manager to join: give its address, as in ADDR:2377");
+        for manager in managers {
+            let request = skep_agent::EnrollRequest {
+                manager: *manager,
+                token: token.clone(),
+                hostname: self.description().hostname,
+                availability,
+            };
+            match skep_agent::enroll(request).await {
+                Ok(enrolled) => return Ok(enrolled),
+                Err(error) => refusal = ApiError::bad_request(error),
+            }
+        }
+        Err(refusal)
+    }
+
+    pub(crate) async fn leave(&self, force: bool) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        if self.current(|current| current.member.is_none()) {
+            return Err(ApiError::unavailable("This node is not part of a swarm"));
+        }
+        let manager = self.current(|current| current.manager.clone());
+        if manager.is_some() && !force {
+            return Err(ApiError::unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the \
+                 last manager erases all current state of the swarm. Use `--force` to ignore this message. ",
+            ));
+        }
+        self.agent.leave().await;
+        if let Some(manager) = manager {
+            manager.shutdown().await;
+        }
+        self.change(|current| *current = Current::default());
+        self.erase();
+        info!("left the swarm");
+        Ok(())
+    }
+
+    /// Ends what runs here and keeps the membership for the next start.
+    pub(crate) async fn shutdown(&self) {
+        let _changing = self.changing.lock().await;
+        self.agent.shutdown().await;
+        if let Some(manager) = self.manager() {
+            manager.shutdown().await;
+        }
+    }
+
+    /// Removes the membership from disk. What can't be removed is told: it would be taken up at the next start.
+    fn erase(&self) {
+        if let Err(error) = member::forget(&self.config.state_dir) {
+            warn!("cannot forget the membership: {error}; remove member.json before the next start");
+        }
+        if let Err(error) = self.clear_manager_dir() {
+            warn!("cannot remove the manager's state: {error:?}");
+        }
+    }
+
+    fn clear_manager_dir(&self) -> Result<(), ApiError> {
+        match fs::remove_dir_all(self.manager_dir()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(ApiError::internal(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn manager_dir(&self) -> PathBuf {
+        self.config.state_dir.join("manager")
+    }
+
+    fn require_no_member(&self) -> Result<(), ApiError> {
+        match self.current(|current| current.member.is_some()) {
+            true => Err(ApiError::unavailable(ALREADY_A_MEMBER)),
+            false => Ok(()),
+        }
+    }
+
+    pub(crate) fn manager(&self) -> Option<Manager> {
+        self.current(|current| current.manager.clone())
+    }
+
+    /// The manager, or why this node cannot answer for the cluster.
+    pub(crate) fn require_manager(&self) -> Result<Manager, ApiError> {
+        self.current(|current| match (&current.manager, &current.member) {
+            (Some(manager), _) => Ok(manager.clone()),
+            (None, None) => Err(ApiError::unavailable(NOT_IN_SWARM)),
+            (None, Some(member)) if member.listen.is_some() => Err(ApiError::unavailable(
+                "This node is not a swarm manager. Manager is being prepared or has trouble connecting to the cluster.",
+            )),
+            (None, Some(_)) => Err(ApiError::unavailable(NOT_A_MANAGER)),
+        })
+    }
+
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn description(&self) -> NodeDescription {
+        self.agent.description()
+    }
+
+    pub(crate) fn local_state(&self) -> LocalState {
+        match (self.current(|current| current.member.is_some()), self.agent.status().joined) {
+            (false, _) => LocalState::Inactive,
+            (true, false) => LocalState::Pending,
+            (true, true) => LocalState::Active,
+        }
+    }
+
+    pub(crate) fn node_id(&self) -> Option<NodeId> {
+        self.current(|current| current.member.as_ref().map(|member| member.credentials.node_id.clone()))
+    }
+
+    pub(crate) fn node_addr(&self) -> Option<Ipv4Addr> {
+        self.current(|current| current.member.as_ref().map(|member| member.advertise))
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.current(|current| current.error.clone()).or_else(|| self.agent.status().last_error)
+    }
+
+    /// The managers this node knows of; the id where it is this node's own.
+    pub(crate) fn remote_managers(&self) -> Vec<(Option<NodeId>, SocketAddr)> {
+        self.current(|current| {
+            let Some(member) = &current.member else { return Vec::new() };
+            let own = current.manager.is_some().then(|| member.credentials.node_id.clone());
+            member.managers.iter().map(|addr| (own.clone(), *addr)).collect()
+        })
+    }
+
+    pub(crate) fn gateway_bridge(&self) -> Option<Ipv4Net> {
+        self.agent.gateway_bridge()
+    }
+
+    fn current<T>(&self, read: impl FnOnce(&Current) -> T) -> T {
+        read(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, write: impl FnOnce(&mut Current)) {
+        write(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+fn membership(member: &Member) -> Membership {
+    Membership {
+        credentials: Credentials::clone(&member.credentials),
+        managers: member.managers.clone(),
+        data_path_addr: member.data_path_addr,
+        data_path_port: member.data_path_port,
+    }
+}
+
+fn ipv4(addr: SocketAddr) -> Result<Ipv4Addr, ApiError> {
+    match addr {
+        SocketAddr::V4(addr) => Ok(*addr.ip()),
+        SocketAddr::V6(_) => Err(ApiError::not_yet("an IPv6 underlay")),
+    }
+}
+
+fn data_path_port(port: u32) -> Result<u16, ApiError> {
+    match port {
+        0 => Ok(DEFAULT_DATA_PATH_PORT),
+        port if DATA_PATH_PORTS.contains(&port) => Ok(u16::try_from(port).unwrap_or(DEFAULT_DATA_PATH_PORT)),
+        port => Err(ApiError::bad_request(format!(
+            "--data-path-port {port}: the port has to be between {} and {}",
+            DATA_PATH_PORTS.start(),
+            DATA_PATH_PORTS.end()
+        ))),
+    }
+}
+
+fn subnet_size(size: u32) -> Result<u8, ApiError> {
+    match size {
+        0 => Ok(DEFAULT_SUBNET_SIZE),
+        1..=MAX_SUBNET_SIZE => Ok(u8::try_from(size).unwrap_or(DEFAULT_SUBNET_SIZE)),
+        _ => Err(ApiError::bad_request(format!("subnet size is out of range: {size} (at most {MAX_SUBNET_SIZE})"))),
+    }
+}
+
+fn pools(texts: &[String]) -> Result<Vec<Ipv4Net>, ApiError> {
+    if texts.is_empty() {
+        return Ok(DEFAULT_POOL.parse().into_iter().collect());
+    }
+    texts
+        .iter()
+        .map(|text| text.parse().map_err(|_| ApiError::bad_request(format!("invalid --default-addr-pool '{text}'"))))
+        .collect()
+}
+
+/// `HOST[:PORT]` of each manager, names looked up.
+async fn resolve(managers: &[String]) -> Result<Vec<SocketAddr>, ApiError> {
+    let mut resolved = Vec::new();
+    for manager in managers {
+        let with_port = match manager.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u16>().is_ok() => manager.clone(),
+            Some(_) | None => format!("{manager}:{}", skep_model::cluster::DEFAULT_LISTEN_PORT),
+        };
+        let looked_up = tokio::task::spawn_blocking(move || with_port.to_socket_addrs().map(Vec::from_iter)).await;
+        let unknown = || ApiError::bad_request(format!("cannot find manager '{manager}': give ADDR:2377"));
+        let found = looked_up.map_err(ApiError::internal)?.map_err(|_| unknown())?;
+        resolved.push(found.into_iter().find(SocketAddr::is_ipv4).ok_or_else(unknown)?);
+    }
+    Ok(resolved)
+}
+
+/// The address this host's routes choose towards the first manager. No packet is sent.
+fn route_to(managers: &[SocketAddr]) -> Result<Ipv4Addr, ApiError> {
+    let manager = managers.first().ok_or_else(|| ApiError::bad_request("no manager to join: give ADDR:2377"))?;
+    let chosen = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect(manager).and_then(|()| socket.local_addr()))
+        .map_err(|error| ApiError::bad_request(format!("no route to the manager at {manager}: {error}")))?;
+    ipv4(chosen)
+}
