@@ -1,0 +1,168 @@
+//! A lab of real nodes for one test: `cargo xtask lab` under a name of its own, gone when it is dropped.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The outside machine: no member of the cluster.
+pub const CLIENT: &str = "client";
+pub const CLIENT_ADDR: &str = "192.168.77.200";
+
+pub struct Lab {
+    name: String,
+}
+
+impl Lab {
+    /// A cluster of `nodes` nodes; n1 is its manager.
+    pub fn up(nodes: usize) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let lab = Self { name };
+        lab.xtask(&["lab", "up", "--nodes", &nodes.to_string()]).context("lab up")?;
+        Ok(lab)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address of node `i`, counted from 1.
+    pub fn addr(i: usize) -> String {
+        format!("192.168.77.{i}")
+    }
+
+    /// A program the lab made for tasks, by its path as a task sees it.
+    pub fn program(&self, program: &str) -> String {
+        format!("/var/tmp/skep-lab-{}/{program}", self.name)
+    }
+
+    /// Where the node's socket, log and state are.
+    pub fn dir(&self) -> PathBuf {
+        target_dir().join(format!("lab-{}", self.name))
+    }
+
+    /// Runs `cargo xtask ARGS --name …`.
+    pub fn xtask(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(xtask()?);
+        let (lab, verb) = args.split_at(2.min(args.len()));
+        command.args(lab).args(["--name", &self.name]).args(verb);
+        succeed(command.output()?, &format!("xtask {}", args.join(" ")))
+    }
+
+    /// Runs a command on a machine (`n1`, …, `client`), whatever comes of it.
+    pub fn try_exec(&self, machine: &str, args: &[&str]) -> Result<Output> {
+        self.command(machine, args)?.stdin(Stdio::null()).output().context("lab exec")
+    }
+
+    /// Runs a command on a machine; its standard output if it succeeded.
+    pub fn exec(&self, machine: &str, args: &[&str]) -> Result<String> {
+        succeed(self.try_exec(machine, args)?, &format!("on {machine}: {}", args.join(" ")))
+    }
+
+    /// A command to be run on a machine, for tests that talk to it while it runs.
+    pub fn command(&self, machine: &str, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(xtask()?);
+        command.args(["lab", "exec", "--name", &self.name, machine, "--"]).args(args);
+        Ok(command)
+    }
+
+    /// `skep ARGS` on the manager.
+    pub fn skep(&self, args: &[&str]) -> Result<String> {
+        self.exec("n1", &[&["skep"], args].concat())
+    }
+
+    /// `skep ARGS` on the manager, which has to be refused; what it said.
+    pub fn skep_refuses(&self, args: &[&str]) -> Result<String> {
+        let output = self.try_exec("n1", &[&["skep"], args].concat())?;
+        ensure!(!output.status.success(), "skep {} was not refused", args.join(" "));
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// One line per running task of the service: `(task id, node)`.
+    pub fn running(&self, service: &str) -> Result<Vec<(String, String)>> {
+        let format = "{{.ID}} {{.Node}} {{.CurrentState}}";
+        let rows = self.skep(&["service", "ps", "--no-trunc", "--format", format, service])?;
+        let running = rows.lines().filter_map(|row| {
+            let mut words = row.split_whitespace();
+            let (id, node, state) = (words.next()?, words.next()?, words.next()?);
+            (state == "Running").then(|| (id.to_owned(), node.to_owned()))
+        });
+        Ok(running.collect())
+    }
+
+    /// Waits until the service has `count` running tasks on nodes that are up.
+    pub fn until_running(&self, service: &str, count: usize) -> Result<()> {
+        eventually(Duration::from_secs(30), &format!("{service}: {count} running tasks"), || {
+            let row = self.skep(&["service", "ls", "--filter", &format!("name={service}"), "--format", "{{.Replicas}}"])?;
+            Ok(row.trim() == format!("{count}/{count}"))
+        })
+    }
+
+    /// What a TCP server says before it closes.
+    pub fn read_tcp(&self, machine: &str, addr: &str, port: u16) -> Result<String> {
+        let target = format!("TCP4:{addr}:{port},connect-timeout=3");
+        let said = self.exec(machine, &["socat", "-T", "3", "-u", &target, "-"])?;
+        Ok(said.trim().to_owned())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.print_logs();
+        }
+        if let Err(error) = self.xtask(&["lab", "down"]) {
+            eprintln!("lab down: {error:#}");
+        }
+    }
+}
+
+impl Lab {
+    /// The nodes' logs explain a failed test better than its assertion.
+    fn print_logs(&self) {
+        for i in 1..=4 {
+            if let Ok(log) = std::fs::read_to_string(self.dir().join(format!("n{i}.log"))) {
+                eprintln!("--- n{i}.log\n{log}");
+            }
+        }
+    }
+}
+
+/// Polls until `done`, an error of `done` counts as not yet; fails with the last one after `limit`.
+pub fn eventually(limit: Duration, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let last = match done() {
+            Ok(true) => return Ok(()),
+            Ok(false) => None,
+            Err(error) => Some(error),
+        };
+        if start.elapsed() > limit {
+            match last {
+                Some(error) => return Err(error.context(format!("not within {limit:?}: {what}"))),
+                None => bail!("not within {limit:?}: {what}"),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn succeed(output: Output, what: &str) -> Result<String> {
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{what}: {}\n{stdout}{stderr}", output.status);
+    Ok(stdout.into_owned())
+}
+
+/// The directory this test was built into: `target`.
+fn target_dir() -> PathBuf {
+    let exe = std::env::current_exe().unwrap_or_default();
+    exe.ancestors().nth(3).map(PathBuf::from).unwrap_or_default()
+}
+
+fn xtask() -> Result<PathBuf> {
+    let path = target_dir().join("debug/xtask");
+    ensure!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+    Ok(path)
+}
