@@ -16,7 +16,9 @@ pub(crate) enum AddressError {
     Ambiguous(Vec<String>),
     #[error("could not find the system's IP address - specify one with --advertise-addr")]
     None,
-    #[error("{option} '{text}': expected an IPv4 address or the name of an interface, with or without a port")]
+    #[error(
+        "{option} '{text}': expected an IPv4 address or the name of an interface, with or without a port"
+    )]
     Malformed { option: &'static str, text: String },
     #[error("{option} '{text}': no interface of this host has that name and an IPv4 address (it has {have})")]
     NoSuchInterface { option: &'static str, text: String, have: String },
@@ -62,7 +64,11 @@ pub(crate) fn listen(text: &str, host: &HostAddresses) -> Result<SocketAddr, Add
 }
 
 /// The address others reach this node at: as given, else the one it listens on, else its only one.
-pub(crate) fn advertise(text: &str, listen: SocketAddr, host: &HostAddresses) -> Result<SocketAddr, AddressError> {
+pub(crate) fn advertise(
+    text: &str,
+    listen: SocketAddr,
+    host: &HostAddresses,
+) -> Result<SocketAddr, AddressError> {
     if !text.is_empty() {
         let (addr, port) = parse("--advertise-addr", text, host)?;
         owned("--advertise-addr", addr, host)?;
@@ -74,14 +80,18 @@ pub(crate) fn advertise(text: &str, listen: SocketAddr, host: &HostAddresses) ->
     match host {
         [] => Err(AddressError::None),
         [(_, addr)] => Ok((*addr, listen.port()).into()),
-        several => {
-            Err(AddressError::Ambiguous(several.iter().map(|(name, addr)| format!("{addr} on {name}")).collect()))
-        }
+        several => Err(AddressError::Ambiguous(
+            several.iter().map(|(name, addr)| format!("{addr} on {name}")).collect(),
+        )),
     }
 }
 
 /// Where the VTEP receives; the advertised address by default.
-pub(crate) fn data_path(text: &str, advertise: Ipv4Addr, host: &HostAddresses) -> Result<Ipv4Addr, AddressError> {
+pub(crate) fn data_path(
+    text: &str,
+    advertise: Ipv4Addr,
+    host: &HostAddresses,
+) -> Result<Ipv4Addr, AddressError> {
     if text.is_empty() {
         return Ok(advertise);
     }
@@ -102,7 +112,10 @@ mod tests {
     use super::*;
 
     fn host() -> Vec<(String, Ipv4Addr)> {
-        vec![("eth0".to_owned(), Ipv4Addr::new(192, 0, 2, 1)), ("eth1".to_owned(), Ipv4Addr::new(198, 51, 100, 1))]
+        vec![
+            ("eth0".to_owned(), Ipv4Addr::new(192, 0, 2, 1)),
+            ("eth1".to_owned(), Ipv4Addr::new(198, 51, 100, 1)),
+        ]
     }
 
     const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 2377);
@@ -116,7 +129,9 @@ mod tests {
     #[test]
     fn several_addresses_ask_for_a_choice_in_swarms_words() {
         let error = advertise("", ANY, &host()).unwrap_err().to_string();
-        assert!(error.starts_with("could not choose an IP address to advertise since this system has multiple"));
+        assert!(
+            error.starts_with("could not choose an IP address to advertise since this system has multiple")
+        );
     }
 
     #[test]

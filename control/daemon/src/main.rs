@@ -58,7 +58,8 @@ fn run(options: Options) -> Result<()> {
         bail!("skepd makes network namespaces and interfaces: start it as root");
     }
     private_directory(&options.state_dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(options))
 }
 
@@ -106,7 +107,10 @@ async fn listen(path: &Path) -> Result<UnixListener> {
     }
     if path.exists() {
         if UnixStream::connect(path).await.is_ok() {
-            bail!("another skepd answers on {}: stop it, or choose another --socket and --state-dir", path.display());
+            bail!(
+                "another skepd answers on {}: stop it, or choose another --socket and --state-dir",
+                path.display()
+            );
         }
         fs::remove_file(path).with_context(|| format!("removing the stale {}", path.display()))?;
     }

@@ -38,7 +38,8 @@ pub(crate) fn load(state_dir: &Path) -> io::Result<Option<Member>> {
 /// Atomic: a crash leaves the old file or the new one. Mode 0600, for the private key is in it.
 pub(crate) fn save(state_dir: &Path, member: &Member) -> io::Result<()> {
     let partial = state_dir.join("member.json.partial");
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    let mut out =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
     out.write_all(&serde_json::to_vec_pretty(member)?)?;
     out.sync_all()?;
     fs::rename(&partial, file(state_dir))?;

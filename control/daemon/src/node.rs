@@ -125,7 +125,7 @@ impl Node {
             && self.manager().is_none()
         {
             let manager = Manager::open(&self.manager_dir()).map_err(|error| error.to_string())?;
-            manager.start(listen).await.map_err(|error| error.to_string())?;
+            manager.start(listen).map_err(|error| error.to_string())?;
             self.change(|current| current.manager = Some(manager));
         }
         self.agent.join(membership(member)).await.map_err(|error| error.to_string())
@@ -136,10 +136,11 @@ impl Node {
         self.require_no_member()?;
         let host = self.agent.host_addresses();
         let listen = addresses::listen(&request.listen, &host).map_err(ApiError::bad_request)?;
-        let advertise = addresses::advertise(&request.advertise, listen, &host).map_err(ApiError::bad_request)?;
+        let advertise =
+            addresses::advertise(&request.advertise, listen, &host).map_err(ApiError::bad_request)?;
         let advertise_ip = ipv4(advertise)?;
-        let data_path_addr =
-            addresses::data_path(&request.data_path_addr, advertise_ip, &host).map_err(ApiError::bad_request)?;
+        let data_path_addr = addresses::data_path(&request.data_path_addr, advertise_ip, &host)
+            .map_err(ApiError::bad_request)?;
         let options = InitOptions {
             hostname: self.description().hostname,
             advertise,
@@ -151,7 +152,8 @@ impl Node {
         };
         let (availability, data_path_port) = (options.availability, options.data_path_port);
         self.clear_manager_dir()?;
-        let (manager, credentials) = Manager::init(&self.manager_dir(), options).map_err(ApiError::internal)?;
+        let (manager, credentials) =
+            Manager::init(&self.manager_dir(), options).map_err(ApiError::internal)?;
         let member = Member {
             credentials,
             managers: vec![advertise],
@@ -164,7 +166,9 @@ impl Node {
         match self.begin(&manager, listen, &member).await {
             Ok(()) => {
                 let id = member.credentials.node_id.clone();
-                self.change(|current| *current = Current { member: Some(member), manager: Some(manager), error: None });
+                self.change(|current| {
+                    *current = Current { member: Some(member), manager: Some(manager), error: None }
+                });
                 Ok(id)
             }
             Err(error) => {
@@ -177,7 +181,7 @@ impl Node {
     }
 
     async fn begin(&self, manager: &Manager, listen: SocketAddr, member: &Member) -> Result<(), ApiError> {
-        manager.start(listen).await.map_err(ApiError::bad_request)?;
+        manager.start(listen).map_err(ApiError::bad_request)?;
         self.agent.join(membership(member)).await.map_err(ApiError::bad_request)?;
         member::save(&self.config.state_dir, member).map_err(ApiError::internal)
     }
@@ -211,7 +215,9 @@ impl Node {
         };
         match joined {
             Ok(()) => {
-                self.change(|current| *current = Current { member: Some(member), manager: None, error: None });
+                self.change(|current| {
+                    *current = Current { member: Some(member), manager: None, error: None }
+                });
                 Ok(())
             }
             Err(error) => {
@@ -406,7 +412,9 @@ fn subnet_size(size: u32) -> Result<u8, ApiError> {
     match size {
         0 => Ok(DEFAULT_SUBNET_SIZE),
         1..=MAX_SUBNET_SIZE => Ok(u8::try_from(size).unwrap_or(DEFAULT_SUBNET_SIZE)),
-        _ => Err(ApiError::bad_request(format!("subnet size is out of range: {size} (at most {MAX_SUBNET_SIZE})"))),
+        _ => Err(ApiError::bad_request(format!(
+            "subnet size is out of range: {size} (at most {MAX_SUBNET_SIZE})"
+        ))),
     }
 }
 
@@ -416,7 +424,9 @@ fn pools(texts: &[String]) -> Result<Vec<Ipv4Net>, ApiError> {
     }
     texts
         .iter()
-        .map(|text| text.parse().map_err(|_| ApiError::bad_request(format!("invalid --default-addr-pool '{text}'"))))
+        .map(|text| {
+            text.parse().map_err(|_| ApiError::bad_request(format!("invalid --default-addr-pool '{text}'")))
+        })
         .collect()
 }
 
@@ -428,7 +438,8 @@ async fn resolve(managers: &[String]) -> Result<Vec<SocketAddr>, ApiError> {
             Some((_, port)) if port.parse::<u16>().is_ok() => manager.clone(),
             Some(_) | None => format!("{manager}:{}", skep_model::cluster::DEFAULT_LISTEN_PORT),
         };
-        let looked_up = tokio::task::spawn_blocking(move || with_port.to_socket_addrs().map(Vec::from_iter)).await;
+        let looked_up =
+            tokio::task::spawn_blocking(move || with_port.to_socket_addrs().map(Vec::from_iter)).await;
         let unknown = || ApiError::bad_request(format!("cannot find manager '{manager}': give ADDR:2377"));
         let found = looked_up.map_err(ApiError::internal)?.map_err(|_| unknown())?;
         resolved.push(found.into_iter().find(SocketAddr::is_ipv4).ok_or_else(unknown)?);
@@ -438,7 +449,8 @@ async fn resolve(managers: &[String]) -> Result<Vec<SocketAddr>, ApiError> {
 
 /// The address this host's routes choose towards the first manager. No packet is sent.
 fn route_to(managers: &[SocketAddr]) -> Result<Ipv4Addr, ApiError> {
-    let manager = managers.first().ok_or_else(|| ApiError::bad_request("no manager to join: give ADDR:2377"))?;
+    let manager =
+        managers.first().ok_or_else(|| ApiError::bad_request("no manager to join: give ADDR:2377"))?;
     let chosen = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
         .and_then(|socket| socket.connect(manager).and_then(|()| socket.local_addr()))
         .map_err(|error| ApiError::bad_request(format!("no route to the manager at {manager}: {error}")))?;

@@ -31,10 +31,6 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub(crate) fn conflict(message: impl Display) -> Self {
-        Self::new(StatusCode::CONFLICT, message)
-    }
-
     pub(crate) fn unavailable(message: impl Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
     }
@@ -63,15 +59,7 @@ impl From<JsonRejection> for ApiError {
 
 impl From<skep_manager::api::ApiError> for ApiError {
     fn from(error: skep_manager::api::ApiError) -> Self {
-        use skep_manager::api::ApiError as E;
-        let status = match &error {
-            E::NotFound(_) => StatusCode::NOT_FOUND,
-            E::AlreadyExists(_) => StatusCode::CONFLICT,
-            E::InvalidArgument(_) | E::FailedPrecondition(_) => StatusCode::BAD_REQUEST,
-            E::OutOfSequence => StatusCode::INTERNAL_SERVER_ERROR,
-            E::Unimplemented(_) => StatusCode::NOT_IMPLEMENTED,
-            E::Unavailable(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
+        let status = StatusCode::from_u16(error.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self::new(status, error)
     }
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
-use skep_manager::api as manager_api;
+use skep_manager::api::lookup;
 use skep_manager::{LogOptions, LogTarget, Manager, TaskLogContext};
 use skep_model::session::{LogLine, LogStream};
 use std::convert::Infallible;
@@ -34,7 +34,7 @@ pub(crate) async fn of_service(
     Params(params): Params<LogParams>,
 ) -> Result<Response> {
     let manager = node.require_manager()?;
-    let id = manager_api::find_service(&manager.db().state(), &reference)?.id.clone();
+    let id = lookup::service(&manager.db().state(), &reference)?.id.clone();
     answer(&manager, LogTarget::Service(id), params)
 }
 
@@ -44,7 +44,7 @@ pub(crate) async fn of_task(
     Params(params): Params<LogParams>,
 ) -> Result<Response> {
     let manager = node.require_manager()?;
-    let id = manager_api::find_task(&manager.db().state(), &reference)?.id.clone();
+    let id = lookup::task(&manager.db().state(), &reference)?.id.clone();
     answer(&manager, LogTarget::Task(id), params)
 }
 
@@ -92,7 +92,9 @@ fn options(params: &LogParams) -> Result<LogOptions> {
     let tail = match params.tail.as_deref() {
         None | Some("" | "all") => None,
         Some(lines) => Some(
-            lines.parse().map_err(|_| ApiError::bad_request(format!("invalid tail '{lines}': a number or 'all'")))?,
+            lines
+                .parse()
+                .map_err(|_| ApiError::bad_request(format!("invalid tail '{lines}': a number or 'all'")))?,
         ),
     };
     let since = match params.since.as_deref() {
@@ -104,7 +106,8 @@ fn options(params: &LogParams) -> Result<LogOptions> {
 
 /// RFC 3339, or Docker's `seconds[.nanoseconds]` since the epoch.
 fn timestamp(text: &str) -> Result<Timestamp> {
-    let refuse = || ApiError::bad_request(format!("invalid since '{text}': a time like 2026-01-31T12:00:00Z"));
+    let refuse =
+        || ApiError::bad_request(format!("invalid since '{text}': a time like 2026-01-31T12:00:00Z"));
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

@@ -26,7 +26,7 @@ use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post};
-use error::{ApiError, Result};
+use error::ApiError;
 use std::sync::Arc;
 use tokio::net::UnixListener;
 use tower::util::MapRequest;
@@ -74,7 +74,10 @@ fn cluster_routes() -> Router<Arc<Node>> {
         .route("/swarm/init", post(swarm::init))
         .route("/swarm/join", post(swarm::join))
         .route("/swarm/leave", post(swarm::leave))
-        .route("/swarm/update", post(|| async { ApiError::not_yet("changing the swarm or rotating its tokens") }))
+        .route(
+            "/swarm/update",
+            post(|| async { ApiError::not_yet("changing the swarm or rotating its tokens") }),
+        )
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}", get(nodes::inspect).delete(|| async { ApiError::not_yet("node rm") }))
         .route("/nodes/{id}/update", post(|| async { ApiError::not_yet("node update") }))

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::Value;
-use skep_manager::api as manager_api;
+use skep_manager::api::lookup;
 
 #[derive(Deserialize)]
 pub(crate) struct ListParams {
@@ -25,8 +25,10 @@ pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -
         .values()
         .filter(|n| filters.any("id", |id| n.id.as_str().starts_with(id)))
         .filter(|n| filters.any("name", |name| n.description.hostname.starts_with(name)))
-        .filter(|n| filters.any("role", |role| role == if render::is_manager(n) { "manager" } else { "worker" }))
-        .filter(|n| filters.any("membership", |membership| membership == "accepted"))
+        .filter(|n| {
+            filters.any("role", |role| role == if render::is_manager(n) { "manager" } else { "worker" })
+        })
+        .filter(|_| filters.any("membership", |membership| membership == "accepted"))
         .filter(|n| filters.labels(&n.spec.labels))
         .map(|n| render::node(n, state.cluster.as_ref()))
         .collect();
@@ -35,6 +37,6 @@ pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -
 
 pub(crate) async fn inspect(State(node): App, Path(reference): Path<String>) -> Result<Json<Value>> {
     let state = node.require_manager()?.db().state();
-    let found = manager_api::find_node(&state, &reference)?;
+    let found = lookup::node(&state, &reference)?;
     Ok(Json(render::node(found, state.cluster.as_ref())))
 }

@@ -150,8 +150,7 @@ pub(crate) fn gateway_bridge(subnet: Ipv4Net) -> Value {
 }
 
 /// What `insertDefaults` asks to be filled in, in Swarm's values.
-const UPDATE_DEFAULTS: &str =
-    r#"{"Parallelism":1,"FailureAction":"pause","Monitor":5000000000,"MaxFailureRatio":0,"Order":"stop-first"}"#;
+const UPDATE_DEFAULTS: &str = r#"{"Parallelism":1,"FailureAction":"pause","Monitor":5000000000,"MaxFailureRatio":0,"Order":"stop-first"}"#;
 
 pub(crate) fn service(service: &Service, insert_defaults: bool) -> Value {
     let mut value = Value::Object(stored(service, &["PendingReason"]));
@@ -186,7 +185,9 @@ fn set_default(object: &mut Value, key: &str, default: Value) {
 pub(crate) fn service_status(service: &Service, state: &State) -> Value {
     let running = state
         .tasks_of(&service.id)
-        .filter(|task| task.status.state == TaskState::Running && task.is_wanted() && on_live_node(task, state))
+        .filter(|task| {
+            task.status.state == TaskState::Running && task.is_wanted() && on_live_node(task, state)
+        })
         .count() as u64;
     let desired = match service.spec.mode.is_global() {
         true => state.tasks_of(&service.id).filter(|task| task.is_wanted()).count() as u64,
@@ -213,7 +214,11 @@ pub(crate) fn task(task: &Task, state: &State) -> Value {
     fields.insert("Labels".to_owned(), json!({}));
     let mut value = Value::Object(fields);
     // Visualizer reads the container's id without a null check.
-    set_default(&mut value["Status"], "ContainerStatus", json!({ "ContainerID": "", "PID": 0, "ExitCode": 0 }));
+    set_default(
+        &mut value["Status"],
+        "ContainerStatus",
+        json!({ "ContainerID": "", "PID": 0, "ExitCode": 0 }),
+    );
     set_default(&mut value["Status"], "PortStatus", json!({}));
     if let Some(note) = port_note(task, state)
         && task.status.err.is_empty()
@@ -264,7 +269,10 @@ fn port_note(task: &Task, state: &State) -> Option<String> {
         .filter(|(_, conflict)| publishes(service, conflict.protocol, conflict.port))
         .map(|(node, conflict)| {
             let host = &node.description.hostname;
-            format!("port {}/{} is not served on {host}: {} has it", conflict.port, conflict.protocol, conflict.holder)
+            format!(
+                "port {}/{} is not served on {host}: {} has it",
+                conflict.port, conflict.protocol, conflict.holder
+            )
         })
         .collect();
     (!notes.is_empty()).then(|| notes.join("; "))

@@ -9,7 +9,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skep_manager::api as manager_api;
+use skep_manager::api::{self, lookup};
 use skep_model::service::ServiceSpec;
 
 #[derive(Deserialize)]
@@ -30,7 +30,7 @@ pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -
         .filter(|s| filters.any("id", |id| s.id.as_str().starts_with(id)))
         .filter(|s| filters.any("name", |name| s.spec.name.starts_with(name)))
         .filter(|s| filters.any("mode", |mode| (mode == "global") == s.spec.mode.is_global()))
-        .filter(|s| filters.any("runtime", |runtime| runtime == "container"))
+        .filter(|_| filters.any("runtime", |runtime| runtime == "container"))
         .filter(|s| filters.labels(&s.spec.labels))
         .map(|s| {
             let mut service = render::service(s, false);
@@ -55,12 +55,15 @@ pub(crate) async fn inspect(
     Params(params): Params<InspectParams>,
 ) -> Result<Json<Value>> {
     let state = node.require_manager()?.db().state();
-    let service = manager_api::find_service(&state, &reference)?;
+    let service = lookup::service(&state, &reference)?;
     Ok(Json(render::service(service, truthy(params.insert_defaults.as_deref()))))
 }
 
-pub(crate) async fn create(State(node): App, Body(spec): Body<ServiceSpec>) -> Result<(StatusCode, Json<Value>)> {
-    let id = manager_api::create_service(node.require_manager()?.db(), spec)?;
+pub(crate) async fn create(
+    State(node): App,
+    Body(spec): Body<ServiceSpec>,
+) -> Result<(StatusCode, Json<Value>)> {
+    let id = api::create_service(node.require_manager()?.db(), &spec)?;
     Ok((StatusCode::CREATED, Json(json!({ "ID": id, "Warnings": null }))))
 }
 
@@ -83,13 +86,15 @@ pub(crate) async fn update(
     }
     let version = params.version.unwrap_or_default();
     let version = version.parse().map_err(|_| {
-        ApiError::bad_request(format!("invalid service version '{version}': pass the Version.Index that was read"))
+        ApiError::bad_request(format!(
+            "invalid service version '{version}': pass the Version.Index that was read"
+        ))
     })?;
-    manager_api::update_service(manager.db(), &reference, version, spec)?;
+    api::update_service(manager.db(), &reference, version, &spec)?;
     Ok(Json(json!({ "Warnings": null })))
 }
 
 pub(crate) async fn remove(State(node): App, Path(reference): Path<String>) -> Result<()> {
-    manager_api::remove_service(node.require_manager()?.db(), &reference)?;
+    api::remove_service(node.require_manager()?.db(), &reference)?;
     Ok(())
 }

@@ -61,7 +61,8 @@ pub(crate) struct LeaveParams {
 
 pub(crate) async fn inspect(State(node): App) -> Result<Json<Value>> {
     let state = node.require_manager()?.db().state();
-    let cluster = state.cluster.as_ref().ok_or_else(|| ApiError::unavailable("the cluster object is missing"))?;
+    let cluster =
+        state.cluster.as_ref().ok_or_else(|| ApiError::unavailable("the cluster object is missing"))?;
     Ok(Json(render::swarm(cluster)))
 }
 

@@ -83,7 +83,9 @@ fn swarm_info(node: &Node) -> Value {
     let managers: Vec<Value> = node
         .remote_managers()
         .into_iter()
-        .map(|(id, addr)| json!({ "NodeID": id.map(|id| id.0).unwrap_or_default(), "Addr": addr.to_string() }))
+        .map(
+            |(id, addr)| json!({ "NodeID": id.map(|id| id.0).unwrap_or_default(), "Addr": addr.to_string() }),
+        )
         .collect();
     let mut info = json!({
         "NodeID": node.node_id().map(|id| id.0).unwrap_or_default(),

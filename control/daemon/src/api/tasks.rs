@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::Value;
-use skep_manager::api as manager_api;
+use skep_manager::api::lookup;
 use skep_manager::state::State as ClusterState;
 use skep_model::task::Task;
 
@@ -17,7 +17,8 @@ pub(crate) struct ListParams {
     filters: Option<String>,
 }
 
-const FILTERS: [&str; 8] = ["id", "name", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
+const FILTERS: [&str; 8] =
+    ["id", "name", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 
 pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -> Result<Json<Vec<Value>>> {
     let state = node.require_manager()?.db().state();
@@ -50,5 +51,5 @@ fn is_listed(task: &Task, state: &ClusterState, filters: &Filters) -> bool {
 
 pub(crate) async fn inspect(State(node): App, Path(reference): Path<String>) -> Result<Json<Value>> {
     let state = node.require_manager()?.db().state();
-    Ok(Json(render::task(manager_api::find_task(&state, &reference)?, &state)))
+    Ok(Json(render::task(lookup::task(&state, &reference)?, &state)))
 }

@@ -1,0 +1,374 @@
+//! `/containers`: the few endpoints `run` needs. The only image is `host`, a command of this host.
+
+use super::App;
+use super::error::{ApiError, Result};
+use super::extract::{Body, Params, truthy};
+use super::stream;
+use axum::Json;
+use axum::body::Body as HttpBody;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
+use axum::http::{StatusCode, response};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use skep_agent::containers::{
+    ContainerConfig, ContainerError, ContainerInfo, ContainerNetwork, ContainerState, ContainerStreams,
+};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+use tokio::io::{AsyncWriteExt, copy, split};
+
+/// Docker's grace period between SIGTERM and SIGKILL.
+const STOP_GRACE_SECONDS: u64 = 10;
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct CreateBody {
+    image: String,
+    hostname: String,
+    entrypoint: Option<Vec<String>>,
+    cmd: Option<Vec<String>>,
+    env: Option<Vec<String>>,
+    tty: bool,
+    host_config: Option<HostConfig>,
+    networking_config: Option<NetworkingConfig>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostConfig {
+    network_mode: String,
+    auto_remove: bool,
+    privileged: bool,
+    binds: Option<Vec<String>>,
+    mounts: Option<Vec<Value>>,
+    port_bindings: Option<Map<String, Value>>,
+    publish_all_ports: bool,
+    memory: i64,
+    nano_cpus: i64,
+    cap_add: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct NetworkingConfig {
+    endpoints_config: Option<BTreeMap<String, Option<EndpointSettings>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct EndpointSettings {
+    #[serde(rename = "IPAMConfig")]
+    ipam_config: Option<EndpointIpam>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct EndpointIpam {
+    #[serde(rename = "IPv4Address")]
+    ipv4_address: String,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CreateParams {
+    name: Option<String>,
+}
+
+pub(crate) async fn create(
+    State(node): App,
+    Params(params): Params<CreateParams>,
+    Body(body): Body<CreateBody>,
+) -> Result<(StatusCode, Json<Value>)> {
+    let config = config(params.name.unwrap_or_default(), body)?;
+    let id = node.agent().containers().create(config).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id, "Warnings": [] }))))
+}
+
+fn config(name: String, body: CreateBody) -> Result<ContainerConfig> {
+    let host = body.host_config.unwrap_or_default();
+    refuse_what_is_not_there(&host)?;
+    let networks = networks(&host, body.networking_config.unwrap_or_default())?;
+    let args = body.entrypoint.into_iter().flatten().chain(body.cmd.into_iter().flatten()).collect();
+    Ok(ContainerConfig {
+        name,
+        image: body.image,
+        args,
+        env: body.env.unwrap_or_default(),
+        hostname: body.hostname,
+        networks,
+        tty: body.tty,
+        auto_remove: host.auto_remove,
+    })
+}
+
+fn refuse_what_is_not_there(host: &HostConfig) -> Result<()> {
+    let asked = [
+        (host.privileged, "--privileged"),
+        (host.binds.as_ref().is_some_and(|binds| !binds.is_empty()), "--volume"),
+        (host.mounts.as_ref().is_some_and(|mounts| !mounts.is_empty()), "--mount"),
+        (
+            host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()),
+            "--publish of a single container",
+        ),
+        (host.publish_all_ports, "--publish-all"),
+        (host.memory != 0, "--memory"),
+        (host.nano_cpus != 0, "--cpus"),
+        (host.cap_add.as_ref().is_some_and(|caps| !caps.is_empty()), "--cap-add"),
+    ];
+    match asked.into_iter().find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(ApiError::not_yet(option)),
+        None => Ok(()),
+    }
+}
+
+/// The mode names the first network; others and fixed addresses come in `EndpointsConfig`.
+fn networks(host: &HostConfig, config: NetworkingConfig) -> Result<Vec<ContainerNetwork>> {
+    let mut endpoints = config.endpoints_config.unwrap_or_default();
+    let mut networks = Vec::new();
+    match host.network_mode.as_str() {
+        "" | "default" | "bridge" | "none" => {}
+        "host" => return Err(ApiError::not_yet("--network host")),
+        mode if mode.starts_with("container:") => return Err(ApiError::not_yet("--network container:…")),
+        mode => {
+            let settings = endpoints.remove(mode).flatten();
+            networks.push(network(mode.to_owned(), settings)?);
+        }
+    }
+    for (name, settings) in endpoints {
+        networks.push(network(name, settings)?);
+    }
+    Ok(networks)
+}
+
+fn network(network: String, settings: Option<EndpointSettings>) -> Result<ContainerNetwork> {
+    let addr =
+        settings.and_then(|settings| settings.ipam_config).map(|ipam| ipam.ipv4_address).unwrap_or_default();
+    let addr = match addr.as_str() {
+        "" => None,
+        text => Some(text.parse::<Ipv4Addr>().map_err(|_| {
+            ApiError::bad_request(format!(
+                "invalid address '{text}' on network {network}: expected an IPv4 address"
+            ))
+        })?),
+    };
+    Ok(ContainerNetwork { network, addr })
+}
+
+pub(crate) async fn start(State(node): App, Path(id): Path<String>) -> Result<StatusCode> {
+    node.agent().containers().start(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct AttachParams {
+    stdin: Option<String>,
+    stream: Option<String>,
+}
+
+/// Hijacks the connection: `101 UPGRADED`, then raw input one way and multiplexed output the other.
+pub(crate) async fn attach(
+    State(node): App,
+    Path(id): Path<String>,
+    Params(params): Params<AttachParams>,
+    request: Request,
+) -> Result<Response> {
+    if !truthy(params.stream.as_deref()) {
+        return Err(ApiError::not_yet("attach without stream=1"));
+    }
+    let streams = node.agent().containers().attach(&id)?;
+    let with_stdin = truthy(params.stdin.as_deref());
+    tokio::spawn(async move {
+        match hyper::upgrade::on(request).await {
+            Ok(connection) => relay(TokioIo::new(connection), streams, with_stdin).await,
+            Err(error) => tracing::debug!(%error, "the client did not take up the attach"),
+        }
+    });
+    let upgraded = response::Builder::new()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "tcp")
+        .header(CONTENT_TYPE, stream::MULTIPLEXED);
+    upgraded.body(HttpBody::empty()).map_err(ApiError::internal)
+}
+
+/// Input ends when the client closes its half; output ends with the container.
+async fn relay(connection: TokioIo<hyper::upgrade::Upgraded>, streams: ContainerStreams, with_stdin: bool) {
+    let (mut from_client, mut to_client) = split(connection);
+    let ContainerStreams { mut stdin, mut output } = streams;
+    let input = tokio::spawn(async move {
+        if with_stdin {
+            // A container that reads no input closes it: that ends the copy, not the container.
+            let _ = copy(&mut from_client, &mut stdin).await;
+        }
+        drop(stdin);
+        from_client
+    });
+    while let Some((source, bytes)) = output.recv().await {
+        if to_client.write_all(&stream::frame(source, &bytes)).await.is_err() {
+            break;
+        }
+    }
+    let _ = to_client.shutdown().await;
+    input.abort();
+}
+
+/// Answers its head at once and the exit code when there is one, as the CLI needs it.
+pub(crate) async fn wait(State(node): App, Path(id): Path<String>) -> Result<Response> {
+    let containers = node.agent().containers();
+    containers.inspect(&id)?;
+    let code = async move {
+        let answer = match containers.wait(&id).await {
+            Ok(code) => json!({ "StatusCode": code }),
+            Err(error) => json!({ "StatusCode": 125, "Error": { "Message": error.to_string() } }),
+        };
+        Ok::<_, Infallible>(Bytes::from(answer.to_string()))
+    };
+    let body = HttpBody::from_stream(futures_util::stream::once(code));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct KillParams {
+    signal: Option<String>,
+}
+
+pub(crate) async fn kill(
+    State(node): App,
+    Path(id): Path<String>,
+    Params(params): Params<KillParams>,
+) -> Result<StatusCode> {
+    node.agent().containers().kill(&id, signal(params.signal.as_deref().unwrap_or("KILL"))?)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `KILL`, `SIGKILL` or `9`.
+fn signal(text: &str) -> Result<i32> {
+    use nix::sys::signal::Signal;
+    let refuse = || ApiError::bad_request(format!("invalid signal: {text}"));
+    if let Ok(number) = text.parse::<i32>() {
+        return Signal::try_from(number).map(|signal| signal as i32).map_err(|_| refuse());
+    }
+    let name = text.to_ascii_uppercase();
+    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
+    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| refuse())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct StopParams {
+    t: Option<u64>,
+}
+
+pub(crate) async fn stop(
+    State(node): App,
+    Path(id): Path<String>,
+    Params(params): Params<StopParams>,
+) -> Result<StatusCode> {
+    let grace = Duration::from_secs(params.t.unwrap_or(STOP_GRACE_SECONDS));
+    node.agent().containers().stop(&id, grace).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RemoveParams {
+    force: Option<String>,
+}
+
+pub(crate) async fn remove(
+    State(node): App,
+    Path(id): Path<String>,
+    Params(params): Params<RemoveParams>,
+) -> Result<StatusCode> {
+    node.agent().containers().remove(&id, truthy(params.force.as_deref())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ListParams {
+    all: Option<String>,
+}
+
+pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -> Json<Vec<Value>> {
+    let all = truthy(params.all.as_deref());
+    let listed = |info: &ContainerInfo| all || matches!(info.state, ContainerState::Running { .. });
+    Json(node.agent().containers().list().iter().filter(|info| listed(info)).map(summary).collect())
+}
+
+pub(crate) async fn inspect(State(node): App, Path(id): Path<String>) -> Result<Json<Value>> {
+    let info = node.agent().containers().inspect(&id)?;
+    Ok(Json(json!({
+        "Id": info.id,
+        "Created": info.created,
+        "Name": format!("/{}", info.name),
+        "Path": info.config.args.first(),
+        "Args": info.config.args.iter().skip(1).collect::<Vec<_>>(),
+        "State": state(&info.state),
+        "Image": info.config.image,
+        "Config": {
+            "Hostname": info.config.hostname,
+            "Image": info.config.image,
+            "Cmd": info.config.args,
+            "Env": info.config.env,
+            "Tty": info.config.tty,
+            "Labels": {},
+        },
+        "HostConfig": { "AutoRemove": info.config.auto_remove },
+        "NetworkSettings": { "Networks": endpoints(&info) },
+    })))
+}
+
+fn summary(info: &ContainerInfo) -> Value {
+    let status = match &info.state {
+        ContainerState::Created => "created",
+        ContainerState::Running { .. } => "running",
+        ContainerState::Exited { .. } => "exited",
+    };
+    json!({
+        "Id": info.id,
+        "Names": [format!("/{}", info.name)],
+        "Image": info.config.image,
+        "Command": info.config.args.join(" "),
+        "Created": info.created.as_second(),
+        "State": status,
+        "Status": status,
+        "Ports": [],
+        "Labels": {},
+        "NetworkSettings": { "Networks": endpoints(info) },
+    })
+}
+
+fn state(state: &ContainerState) -> Value {
+    match state {
+        ContainerState::Created => json!({ "Status": "created", "Running": false, "Pid": 0, "ExitCode": 0 }),
+        ContainerState::Running { pid, started } => {
+            json!({ "Status": "running", "Running": true, "Pid": pid, "ExitCode": 0, "StartedAt": started })
+        }
+        ContainerState::Exited { code, started, finished, error } => json!({
+            "Status": "exited", "Running": false, "Pid": 0, "ExitCode": code, "Error": error,
+            "StartedAt": started, "FinishedAt": finished,
+        }),
+    }
+}
+
+fn endpoints(info: &ContainerInfo) -> Map<String, Value> {
+    let endpoint = |(network, addr): &(String, ipnet::Ipv4Net)| {
+        let settings = json!({ "IPAddress": addr.addr(), "IPPrefixLen": addr.prefix_len() });
+        (network.clone(), settings)
+    };
+    info.networks.iter().map(endpoint).collect()
+}
+
+impl From<ContainerError> for ApiError {
+    fn from(error: ContainerError) -> Self {
+        match error {
+            ContainerError::NotAMember => Self::unavailable(error),
+            ContainerError::NotFound(_) => Self::not_found(error),
+            #[allow(unreachable_patterns, reason = "further reasons are the agent's to add")]
+            error => Self::bad_request(error),
+        }
+    }
+}
