@@ -1,7 +1,7 @@
 //! Which addresses a node listens on and is known by: `--listen-addr`, `--advertise-addr`, `--data-path-addr`.
 
 use skep_model::cluster::DEFAULT_LISTEN_PORT;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 /// This host's IPv4 addresses, with the interface that has them. Loopback is left out.
 pub(crate) type HostAddresses = [(String, Ipv4Addr)];
@@ -40,7 +40,7 @@ fn parse(
     if let Ok(addr) = name.parse::<Ipv4Addr>() {
         return Ok((addr, port));
     }
-    if name.is_empty() || name.parse::<IpAddr>().is_ok() || name.contains(['[', ']', '/']) {
+    if name.is_empty() || name.contains([':', '[', ']', '/']) {
         return Err(malformed());
     }
     match host.iter().find(|(interface, _)| interface == name) {
@@ -110,6 +110,7 @@ fn owned(option: &'static str, addr: Ipv4Addr, host: &HostAddresses) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::IpAddr;
 
     fn host() -> Vec<(String, Ipv4Addr)> {
         vec![

@@ -11,7 +11,7 @@ use serde_json::Value;
 use skep_model::cluster::ClusterSpec;
 use skep_model::node::Availability;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct InitBody {
     listen_addr: String,
@@ -24,23 +24,6 @@ pub(crate) struct InitBody {
     default_addr_pool: Option<Vec<String>>,
     subnet_size: u32,
     spec: ClusterSpec,
-}
-
-impl Default for InitBody {
-    fn default() -> Self {
-        Self {
-            listen_addr: String::new(),
-            advertise_addr: String::new(),
-            data_path_addr: String::new(),
-            data_path_port: 0,
-            force_new_cluster: false,
-            auto_lock_managers: false,
-            availability: None,
-            default_addr_pool: None,
-            subnet_size: 0,
-            spec: ClusterSpec::default(),
-        }
-    }
 }
 
 #[derive(Default, Deserialize)]
