@@ -1,6 +1,7 @@
 //! Plain counters: one owner, no atomics. [`Engine::stats`](crate::Engine::stats) copies them out.
 
 use crate::ids::PortId;
+use crate::index::Index;
 use crate::verdict::DropReason;
 
 /// What a port's owner sent and was handed.
@@ -12,19 +13,64 @@ pub struct PortStats {
     pub bytes_to: u64,
 }
 
-/// A copy of the engine's counters, since it was made.
+/// A copy of the engine's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Every reason with its count, also those that never happened.
+    /// Every reason with its count since the engine was made, also those that never happened.
     pub drops: Vec<(DropReason, u64)>,
-    /// By port, in the order of their ids.
+    /// Since the port appeared in a snapshot, in the order of the ports' ids.
     pub ports: Vec<(PortId, PortStats)>,
     pub flows: usize,
+    /// How many flows fit.
     pub flow_capacity: usize,
 }
 
 impl Stats {
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n)
+    }
+}
+
+pub(crate) struct Counters {
+    drops: [u64; DropReason::ALL.len()],
+    /// One per port of the index, in its order.
+    ports: Vec<PortStats>,
+}
+
+impl Counters {
+    pub(crate) fn new() -> Self {
+        Self { drops: [0; DropReason::ALL.len()], ports: Vec::new() }
+    }
+
+    /// Keeps the counters of the ports that stay.
+    pub(crate) fn follow(&mut self, old: &Index, new: &Index) {
+        let kept =
+            |port: &PortId| old.seat(*port).map_or_else(PortStats::default, |seat| self.ports[seat.at]);
+        self.ports = new.ports().iter().map(kept).collect();
+    }
+
+    pub(crate) fn dropped(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    pub(crate) fn port_sent(&mut self, at: usize, bytes: usize) {
+        let port = &mut self.ports[at];
+        port.frames_from += 1;
+        port.bytes_from += bytes as u64;
+    }
+
+    pub(crate) fn port_given(&mut self, at: usize, bytes: usize) {
+        let port = &mut self.ports[at];
+        port.frames_to += 1;
+        port.bytes_to += bytes as u64;
+    }
+
+    pub(crate) fn stats(&self, index: &Index) -> Stats {
+        Stats {
+            drops: DropReason::ALL.iter().map(|reason| (*reason, self.drops[*reason as usize])).collect(),
+            ports: index.ports().iter().copied().zip(self.ports.iter().copied()).collect(),
+            flows: 0,
+            flow_capacity: 0,
+        }
     }
 }

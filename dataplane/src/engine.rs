@@ -1,13 +1,16 @@
 //! [`Engine`]: the entry points.
 
-use crate::counters::Stats;
+use crate::counters::{Counters, Stats};
 use crate::ids::PortId;
+use crate::index::Index;
+use crate::nat::Nat;
 use crate::snapshot::Snapshot;
+use crate::switch::{Origin, Pass};
 use crate::verdict::DropReason;
 use crate::wire::vnet::VnetHdr;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Free bytes a caller leaves before every frame it hands in, so that a header can be written in
 /// front of the frame without moving it.
@@ -21,50 +24,95 @@ pub trait Output {
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]);
 }
 
+/// One node's switch, tunnel end and load balancer. Owned by one thread.
 pub struct Engine {
-    snapshot: Arc<Snapshot>,
+    index: Index,
+    nat: Nat,
+    counters: Counters,
+    /// When time began: the first `now` that was handed in.
+    epoch: Option<Instant>,
 }
 
 impl Engine {
-    /// `seed` decides everything that would otherwise be random.
-    pub fn new(_seed: u64) -> Self {
-        Self { snapshot: Arc::default() }
+    /// `seed` decides everything that would otherwise be random: hash buckets, the backend a new
+    /// service starts with, replacement ports.
+    pub fn new(seed: u64) -> Self {
+        Self { index: Index::default(), nat: Nat::new(seed), counters: Counters::new(), epoch: None }
     }
 
-    /// Makes `snapshot` the truth. Flows whose backend is gone end with a RST to both sides.
-    pub fn apply(&mut self, snapshot: Arc<Snapshot>, _now: Instant, _out: &mut impl Output) {
-        self.snapshot = snapshot;
+    /// Makes `snapshot` the truth. TCP connections whose backend it no longer has are reset on both
+    /// sides; other flows of a vanished backend begin anew with their next packet.
+    pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant, out: &mut impl Output) {
+        let old = std::mem::replace(&mut self.index, Index::new(&snapshot));
+        self.counters.follow(&old, &self.index);
+        let ended = self.nat.follow(&old, &self.index);
+        let mut pass = self.pass(now, out);
+        for flow in &ended {
+            pass.reset_both(flow);
+        }
     }
 
-    /// A frame a port sent: `buf[HEADROOM..]`.
+    /// A frame a port sent, in `buf[HEADROOM..]`. The buffer's contents are used up.
     pub fn handle_frame(
         &mut self,
-        _port: PortId,
-        _vnet: VnetHdr,
-        _buf: &mut [u8],
-        _now: Instant,
-        _out: &mut impl Output,
+        port: PortId,
+        vnet: VnetHdr,
+        buf: &mut [u8],
+        now: Instant,
+        out: &mut impl Output,
     ) {
+        self.pass(now, out).frame(port, vnet, buf);
+        self.release_held(now, out);
     }
 
-    /// A UDP payload from a VTEP; its first byte is the VXLAN header's.
-    pub fn handle_datagram(
-        &mut self,
-        _from: Ipv4Addr,
-        _buf: &mut [u8],
-        _now: Instant,
-        _out: &mut impl Output,
-    ) {
+    /// A UDP payload from the VTEP `from`; its first byte is the VXLAN header's. The buffer's contents
+    /// are used up.
+    pub fn handle_datagram(&mut self, from: Ipv4Addr, buf: &mut [u8], now: Instant, out: &mut impl Output) {
+        self.pass(now, out).datagram(from, buf);
+        self.release_held(now, out);
     }
 
-    pub fn handle_timeout(&mut self, _now: Instant, _out: &mut impl Output) {}
+    /// Forgets what was silent for too long.
+    pub fn handle_timeout(&mut self, now: Instant, _out: &mut impl Output) {
+        let now = self.millis(now);
+        self.nat.expire(now);
+        for _ in 0..self.nat.fragments.expire(now) {
+            self.counters.dropped(DropReason::FragmentOrphaned);
+        }
+    }
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        Some(self.epoch? + Duration::from_millis(self.nat.next_expiry()?))
     }
 
     pub fn stats(&self) -> Stats {
-        Stats { drops: DropReason::ALL.iter().map(|reason| (*reason, 0)).collect(), ..Stats::default() }
+        Stats {
+            flows: self.nat.flow_count(),
+            flow_capacity: self.nat.flow_capacity(),
+            ..self.counters.stats(&self.index)
+        }
+    }
+
+    /// Fragments whose first one has just come follow it.
+    fn release_held(&mut self, now: Instant, out: &mut impl Output) {
+        while let Some((origin, mut buf, len)) = self.nat.fragments.take_ready() {
+            let mut pass = self.pass(now, out);
+            match origin {
+                Origin::Port(port) => pass.held_frame(port, &mut buf[..len]),
+                Origin::Vtep(from) => pass.datagram(from, &mut buf[..len]),
+            }
+            self.nat.fragments.give_back(buf);
+        }
+    }
+
+    fn pass<'a, O: Output>(&'a mut self, now: Instant, out: &'a mut O) -> Pass<'a, O> {
+        let now = self.millis(now);
+        Pass { index: &self.index, nat: &mut self.nat, counters: &mut self.counters, now, out }
+    }
+
+    fn millis(&mut self, now: Instant) -> u64 {
+        let epoch = *self.epoch.get_or_insert(now);
+        now.saturating_duration_since(epoch).as_millis() as u64
     }
 }

@@ -15,6 +15,14 @@ pub mod snapshot;
 
 mod counters;
 mod engine;
+mod hash;
+mod index;
+mod nat;
+mod offload;
+mod packet;
+mod segment;
+mod switch;
+mod tunnel;
 mod verdict;
 mod wire;
 

@@ -1,6 +1,21 @@
-//! Why a frame went no further.
+//! What becomes of a frame, and why some go no further.
 
+use crate::ids::PortId;
 use std::fmt;
+use std::net::Ipv4Addr;
+
+/// Where a frame goes on, if it does; else there is a [`DropReason`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// To a port of this host's switch.
+    Deliver(PortId),
+    /// To the VTEP that owns the destination.
+    Encapsulate(Ipv4Addr),
+    /// The engine spoke for the destination.
+    Answered,
+    /// Kept for a moment: a fragment that overtook its first.
+    Held,
+}
 
 macro_rules! drop_reasons {
     ($($(#[$doc:meta])* $name:ident = $label:literal,)*) => {
@@ -28,10 +43,121 @@ drop_reasons! {
     UnknownPort = "unknown_port",
     /// Shorter than its headers say.
     Truncated = "truncated",
+    /// Neither IPv4 nor ARP nor IPv6.
+    UnknownEthertype = "unknown_ethertype",
+    /// IPv6, which overlays do not carry.
+    Ipv6 = "ipv6",
+    /// To the broadcast address; nothing is flooded.
+    Broadcast = "broadcast",
+    /// To a multicast group; nothing is flooded.
+    Multicast = "multicast",
+
+    /// The source MAC is not the port's, or not one the sending VTEP owns.
+    SpoofedMac = "spoofed_mac",
+    /// The source address is not the port's, or not one the sending VTEP owns.
+    SpoofedSource = "spoofed_source",
+    /// A client of a published port claims an address of an overlay, VIP or gateway range.
+    ReservedSource = "reserved_source",
+    /// A foreign source that goes to an endpoint of the ingress network past its VIP.
+    ForeignSource = "foreign_source",
+
+    /// Not an Ethernet/IPv4 ARP request or reply (RFC 826).
+    ArpMalformed = "arp_malformed",
+    /// An ARP probe (RFC 5227 §2.1.1): an answer would tell the prober its address is taken.
+    ArpProbe = "arp_probe",
+    /// An announcement, or a question for the asker's own address.
+    ArpGratuitous = "arp_gratuitous",
+    /// An ARP reply: nobody asked, the snapshot is the only truth.
+    ArpUnsolicited = "arp_unsolicited",
+    /// No endpoint, VIP or gateway has the address asked for.
+    ArpUnknownAddress = "arp_unknown_address",
+
+    /// No endpoint, VIP or gateway has the destination MAC.
+    UnknownDestination = "unknown_destination",
+    /// The destination address does not belong to the destination MAC.
+    WrongDestination = "wrong_destination",
+    /// A VTEP sent a frame whose destination is not on this node.
+    NotLocal = "not_local",
+    /// A VTEP sent a frame to a VIP or gateway: the client's own engine answers for those.
+    VipFromPeer = "vip_from_peer",
+    /// Off the subnet, where no flow says how to go on.
+    NoRoute = "no_route",
+    /// TCP or UDP to the gateway, which serves neither.
+    GatewayRefused = "gateway_refused",
+
+    /// The IPv4 header is malformed (RFC 791 §3.1).
+    IpHeader = "ip_header",
+    /// The IPv4 header checksum is wrong.
+    IpChecksum = "ip_checksum",
+    /// TTL zero on arrival.
+    TtlZero = "ttl_zero",
+    /// TTL ran out at the gateway; the sender was told.
+    TimeExceeded = "time_exceeded",
+    /// Larger than the network's MTU with DF set; the sender was told.
+    FragmentationNeeded = "fragmentation_needed",
+    /// Reaches past 65,535 bytes or is cut at an odd place (RFC 791 §3.2).
+    FragmentMalformed = "fragment_malformed",
+    /// A fragment whose first one never came.
+    FragmentOrphaned = "fragment_orphaned",
+    /// No room to hold a fragment that came before its first one.
+    FragmentHoldFull = "fragment_hold_full",
+
+    /// A virtio header whose segmentation type does not match the packet.
+    OffloadType = "offload_type",
+    /// A virtio header with a segment size of zero or absurdly many segments.
+    OffloadSegmentSize = "offload_segment_size",
+    /// A virtio header whose checksum place is not the transport header's.
+    OffloadChecksum = "offload_checksum",
+
+    /// The VXLAN flags are not exactly the I flag (RFC 7348 §5).
+    VxlanFlags = "vxlan_flags",
+    /// Marked as sealed, and this network is not.
+    VxlanSealed = "vxlan_sealed",
+    /// No network of the snapshot has the VNI.
+    UnknownVni = "unknown_vni",
+    /// The sender is no VTEP of the network.
+    UnknownVtep = "unknown_vtep",
+
+    /// The TCP, UDP or ICMP header is malformed.
+    TransportMalformed = "transport_malformed",
+    /// Neither TCP, UDP nor ping, to a VIP.
+    UnsupportedProtocol = "unsupported_protocol",
+    /// The service has no backend that takes new flows.
+    NoBackend = "no_backend",
+    /// The service does not publish the port.
+    PortClosed = "port_closed",
+    /// In the middle of a connection nobody knows.
+    NoFlow = "no_flow",
+    /// Every flow slot is held by a live flow.
+    FlowTableFull = "flow_table_full",
+    /// No client port is left that keeps the reply distinguishable.
+    ClientPortsExhausted = "client_ports_exhausted",
+    /// An ICMP error about a packet of no known flow.
+    IcmpErrorNoFlow = "icmp_error_no_flow",
 }
 
 impl fmt::Display for DropReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.label())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_label_of_its_own() {
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|reason| reason.label()).collect();
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn a_reason_is_its_place_in_the_list() {
+        for (at, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, at);
+        }
     }
 }

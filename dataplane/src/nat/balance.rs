@@ -1,0 +1,50 @@
+//! Which backend gets the next new flow.
+
+use crate::hash::{Map, scramble};
+use crate::index::{Index, ServiceIndex};
+use std::net::Ipv4Addr;
+
+/// One round-robin pointer per service.
+pub(crate) struct Pointers {
+    seed: u64,
+    next: Vec<usize>,
+}
+
+impl Pointers {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, next: Vec::new() }
+    }
+
+    /// Keeps the pointers of the services that stay. A new service starts at a backend that depends on
+    /// the seed, so that not every node sends its first client to the same one.
+    pub(crate) fn follow(&mut self, old: &Index, new: &Index) {
+        let mut kept = Map::default();
+        for network in old.networks() {
+            for service in &network.services {
+                kept.insert((network.vni, service.vip), self.next[service.pointer]);
+            }
+        }
+        let mut next = Vec::new();
+        for network in new.networks() {
+            for service in &network.services {
+                let name = u64::from(network.vni.as_u32()) << 32 | u64::from(service.vip.to_bits());
+                let start = || scramble(self.seed, name) as usize % service.active.len().max(1);
+                next.push(kept.get(&(network.vni, service.vip)).copied().unwrap_or_else(start));
+            }
+        }
+        self.next = next;
+    }
+
+    /// The backend whose turn it is. Whatever the list was before, n picks in a row from a list of n
+    /// meet n different backends: each pick goes one further.
+    pub(crate) fn candidate(&self, service: &ServiceIndex) -> Option<Ipv4Addr> {
+        let n = service.active.len();
+        (n > 0).then(|| service.active[self.next[service.pointer] % n])
+    }
+
+    /// The candidate took the flow.
+    pub(crate) fn advance(&mut self, service: &ServiceIndex) {
+        let next = &mut self.next[service.pointer];
+        *next = (*next % service.active.len().max(1)) + 1;
+    }
+}

@@ -1,0 +1,288 @@
+//! [`Nat`]: flows through VIPs and ingress, both ways.
+
+pub(crate) mod flow;
+pub(crate) mod fragments;
+pub(crate) mod icmp_error;
+pub(crate) mod rewrite;
+
+mod balance;
+mod table;
+
+use crate::hash::scramble;
+use crate::index::{Index, NetworkIndex, ServiceIndex};
+use crate::packet::{Packet, Transport};
+use crate::snapshot::L4;
+use crate::verdict::DropReason;
+use crate::wire::ipv4;
+use balance::Pointers;
+use flow::{Direction, Flow, Tuple};
+use fragments::Fragments;
+use icmp_error::Quoted;
+use std::net::Ipv4Addr;
+use table::{CAPACITY, FlowId, FlowTable};
+
+/// Ports tried for a client whose own would make the reply ambiguous. They are spread over 64,512, so
+/// that this many are all taken only where nearly every port is.
+const PORT_ATTEMPTS: u64 = 64;
+
+/// Below are ports that servers listen on.
+const FIRST_CLIENT_PORT: u16 = 1024;
+
+pub(crate) struct Nat {
+    seed: u64,
+    flows: FlowTable,
+    pointers: Pointers,
+    pub(crate) fragments: Fragments,
+}
+
+impl Nat {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            flows: FlowTable::new(seed, CAPACITY),
+            pointers: Pointers::new(seed),
+            fragments: Fragments::new(seed),
+        }
+    }
+
+    pub(crate) fn flow_count(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(crate) fn flow_capacity(&self) -> usize {
+        self.flows.capacity()
+    }
+
+    /// Client to VIP: to the flow's backend, or for a new flow to the one whose turn it is.
+    pub(crate) fn balance(
+        &mut self,
+        network: &NetworkIndex,
+        service: &ServiceIndex,
+        packet: &mut Packet<'_>,
+        transport: &Transport,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let vni = network.vni.as_u32();
+        let tuple = Tuple::of(vni, &packet.ip, transport).ok_or(DropReason::UnsupportedProtocol)?;
+        if let Some(id) = self.continued(&tuple, None, transport) {
+            self.pass(id, Direction::Forward, packet, transport, now);
+            return Ok(());
+        }
+        match transport {
+            Transport::Tcp(segment) if !segment.opens() => return Err(DropReason::NoFlow),
+            Transport::Pong { .. } => return Err(DropReason::NoFlow),
+            _ => {}
+        }
+        let is_foreign_ping =
+            published_port(&tuple).is_none() && service.names_ports() && !network.subnet.contains(&tuple.src);
+        if is_foreign_ping || !service.is_open(published_port(&tuple)) {
+            return Err(DropReason::PortClosed);
+        }
+        let backend = self.pointers.candidate(service).ok_or(DropReason::NoBackend)?;
+        let mut flow = Flow { backend, ..Flow::new(tuple, None) };
+        if backend == flow.client {
+            // A kernel takes no packet from its own address off the wire.
+            flow.source = service.vip;
+        }
+        let id = self.open(flow, now)?;
+        self.pointers.advance(service);
+        self.pass(id, Direction::Forward, packet, transport, now);
+        Ok(())
+    }
+
+    /// A backend's packet that answers a flow. `None`: it does not; `Some`: the VTEP the client is behind.
+    pub(crate) fn reply(
+        &mut self,
+        network: &NetworkIndex,
+        packet: &mut Packet<'_>,
+        transport: &Transport,
+        now: u64,
+    ) -> Option<Option<Ipv4Addr>> {
+        if matches!(transport, Transport::Ping { .. }) {
+            return None;
+        }
+        let tuple = Tuple::of(network.vni.as_u32(), &packet.ip, transport)?;
+        let id = self.flows.find_reverse(&tuple)?;
+        let via = self.flows.flow(id).via();
+        self.pass(id, Direction::Reverse, packet, transport, now);
+        Some(via)
+    }
+
+    /// From a port of this node straight to a backend: noted, so that no flow through a VIP gets the
+    /// same reply tuple; the later of the two gets another client port. A connection met in its middle
+    /// stays unnoted, and so does one for which there is no room.
+    pub(crate) fn direct(
+        &mut self,
+        network: &NetworkIndex,
+        packet: &mut Packet<'_>,
+        transport: &Transport,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let Some(tuple) = Tuple::of(network.vni.as_u32(), &packet.ip, transport) else { return Ok(()) };
+        if let Some(id) = self.continued(&tuple, None, transport) {
+            self.pass(id, Direction::Forward, packet, transport, now);
+            return Ok(());
+        }
+        let opens = match transport {
+            Transport::Tcp(segment) => segment.opens(),
+            Transport::Udp { .. } | Transport::Ping { .. } => true,
+            Transport::Pong { .. } | Transport::IcmpError | Transport::Other => false,
+        };
+        let is_taken = self.flows.find_reverse(&tuple.swapped()).is_some();
+        if !opens || !is_taken && !self.flows.has_room_for_direct() {
+            return Ok(());
+        }
+        let id = self.open(Flow::new(tuple, None), now)?;
+        self.pass(id, Direction::Forward, packet, transport, now);
+        Ok(())
+    }
+
+    /// At the node of an ingress task, from the node `via` that the client came in by: notes the way
+    /// back. The backend is chosen already, so a connection met in its middle is taken over.
+    pub(crate) fn admit(
+        &mut self,
+        network: &NetworkIndex,
+        via: Ipv4Addr,
+        packet: &mut Packet<'_>,
+        transport: &Transport,
+        now: u64,
+    ) -> Result<(), DropReason> {
+        let vni = network.vni.as_u32();
+        let tuple = Tuple::of(vni, &packet.ip, transport).ok_or(DropReason::UnsupportedProtocol)?;
+        let port = published_port(&tuple).ok_or(DropReason::PortClosed)?;
+        if !network.services_of(tuple.dst).any(|service| service.is_open(Some(port))) {
+            return Err(DropReason::PortClosed);
+        }
+        let id = match self.continued(&tuple, Some(via), transport) {
+            Some(id) => id,
+            None => {
+                let mut flow = Flow::new(tuple, Some(via));
+                if matches!(transport, Transport::Tcp(segment) if !segment.opens()) {
+                    flow.adopt();
+                }
+                self.open(flow, now)?
+            }
+        };
+        self.pass(id, Direction::Forward, packet, transport, now);
+        Ok(())
+    }
+
+    /// An ICMP error on its way to a flow's client. `None`: it is about no flow.
+    pub(crate) fn error_to_client(
+        &self,
+        network: &NetworkIndex,
+        packet: &mut Packet<'_>,
+        quoted: &Quoted,
+    ) -> Option<Option<Ipv4Addr>> {
+        let answer = quoted.tuple(network.vni.as_u32()).swapped();
+        let flow = self.flows.flow(self.flows.find_reverse(&answer)?);
+        quoted.translate(packet, flow, Direction::Reverse);
+        Some(flow.via())
+    }
+
+    /// An ICMP error on its way to a flow's backend, from a client behind `via`. Whether there is one.
+    pub(crate) fn error_to_backend(
+        &self,
+        network: &NetworkIndex,
+        via: Option<Ipv4Addr>,
+        packet: &mut Packet<'_>,
+        quoted: &Quoted,
+    ) -> bool {
+        let question = quoted.tuple(network.vni.as_u32()).swapped();
+        let Some(id) = self.flows.find_forward(&question, via) else { return false };
+        quoted.translate(packet, self.flows.flow(id), Direction::Forward);
+        true
+    }
+
+    pub(crate) fn expire(&mut self, now: u64) {
+        self.flows.expire(now);
+    }
+
+    /// In milliseconds.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        let expiries = [self.flows.next_expiry(), self.fragments.next_expiry()];
+        expiries.into_iter().flatten().min()
+    }
+
+    /// Follows a new snapshot: forgets the flows that it leaves without an end, and returns the TCP
+    /// connections among them, whose ends have to be told.
+    pub(crate) fn follow(&mut self, old: &Index, new: &Index) -> Vec<Flow> {
+        self.pointers.follow(old, new);
+        let is_stranded = |id: &FlowId| !is_alive(self.flows.flow(*id), new);
+        let stranded: Vec<FlowId> = self.flows.ids().filter(is_stranded).collect();
+        let mut ended = Vec::new();
+        for id in stranded {
+            let flow = *self.flows.flow(id);
+            self.flows.remove(id);
+            if flow.protocol == ipv4::TCP && !flow.is_direct() && !flow.is_over() {
+                ended.push(flow);
+            }
+        }
+        ended
+    }
+
+    /// The flow a client's packet goes on with. A SYN where the last connection is over begins anew.
+    fn continued(&mut self, tuple: &Tuple, via: Option<Ipv4Addr>, transport: &Transport) -> Option<FlowId> {
+        let id = self.flows.find_forward(tuple, via)?;
+        let reopens = matches!(transport, Transport::Tcp(segment) if segment.opens());
+        if reopens && self.flows.flow(id).is_over() {
+            self.flows.remove(id);
+            return None;
+        }
+        Some(id)
+    }
+
+    fn open(&mut self, mut flow: Flow, now: u64) -> Result<FlowId, DropReason> {
+        flow.source_port = self.free_port(&flow).ok_or(DropReason::ClientPortsExhausted)?;
+        self.flows.insert(flow, now).map_err(|_| DropReason::FlowTableFull)
+    }
+
+    /// The client's own port, or another one where the reply could not be told from another flow's.
+    fn free_port(&self, flow: &Flow) -> Option<u16> {
+        let is_free =
+            |port: &u16| self.flows.find_reverse(&Flow { source_port: *port, ..*flow }.reverse()).is_none();
+        let span = u64::from(u16::MAX - FIRST_CLIENT_PORT) + 1;
+        let name = u64::from(flow.client.to_bits()) << 16 | u64::from(flow.client_port);
+        let other = |nth| FIRST_CLIENT_PORT + (scramble(self.seed ^ nth, name) % span) as u16;
+        std::iter::once(flow.client_port).chain((1..=PORT_ATTEMPTS).map(other)).find(is_free)
+    }
+
+    fn pass(
+        &mut self,
+        id: FlowId,
+        direction: Direction,
+        packet: &mut Packet<'_>,
+        transport: &Transport,
+        now: u64,
+    ) {
+        self.flows.update(id, now, |flow| flow.advance(direction, transport));
+        let ends = self.flows.flow(id).translated(direction);
+        rewrite::rewrite(packet, transport, ends);
+    }
+}
+
+/// What a service publishes; `None` for a ping.
+fn published_port(tuple: &Tuple) -> Option<(L4, u16)> {
+    match tuple.protocol {
+        ipv4::TCP => Some((L4::Tcp, tuple.dst_port)),
+        ipv4::UDP => Some((L4::Udp, tuple.dst_port)),
+        _ => None,
+    }
+}
+
+/// Whether a flow still has two ends under a snapshot.
+fn is_alive(flow: &Flow, index: &Index) -> bool {
+    let Some(network) = index.network(flow.vni) else { return false };
+    let has_client = match flow.via() {
+        None if network.subnet.contains(&flow.client) => network.endpoint(flow.client).is_some(),
+        via => network.host(via).is_some(),
+    };
+    let port = published_port(&flow.forward());
+    let has_backend = if flow.is_direct() {
+        network.endpoint(flow.backend).is_some()
+    } else {
+        let is_through = |service: &ServiceIndex| flow.via().is_some() || service.vip == flow.service;
+        network.services_of(flow.backend).any(|service| is_through(service) && service.is_open(port))
+    };
+    has_client && has_backend
+}

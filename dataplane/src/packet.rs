@@ -1,0 +1,137 @@
+//! [`Packet`]: an IPv4 frame in its buffer, and its transport header.
+
+use crate::ids::MacAddr;
+use crate::offload::Offload;
+use crate::verdict::DropReason;
+use crate::wire::icmpv4::{self, Message};
+use crate::wire::ipv4::{self, Header};
+use crate::wire::tcp::Segment;
+use crate::wire::vnet::VnetHdr;
+use crate::wire::{ethernet, tcp, udp};
+use std::ops::Range;
+
+/// RFC 791 §3.2: what every module forwards without fragmenting, in bytes.
+const MIN_MTU: usize = 68;
+
+/// An IPv4 frame. INVARIANT: `ip` describes the bytes, and there is room for a VXLAN header before
+/// the frame.
+pub(crate) struct Packet<'a> {
+    pub(crate) buf: &'a mut [u8],
+    start: usize,
+    end: usize,
+    pub(crate) ip: Header,
+    pub(crate) offload: Offload,
+    /// The largest IP packet it may leave as, in bytes.
+    pub(crate) limit: usize,
+}
+
+impl<'a> Packet<'a> {
+    /// `buf[start..]` is a frame with a whole Ethernet header; what follows the IP packet is padding.
+    pub(crate) fn parse(
+        buf: &'a mut [u8],
+        start: usize,
+        vnet: VnetHdr,
+        limit: usize,
+    ) -> Result<Self, DropReason> {
+        let packet_at = start + ethernet::HEADER_LEN;
+        let ip = ipv4::parse(&buf[packet_at..])?;
+        let end = packet_at + ip.total_len;
+        let offload = Offload::parse(vnet, &ip)?;
+        let is_tcp = matches!(offload, Offload::Tcp { .. });
+        if is_tcp && tcp::parse(&buf[packet_at + ip.header_len..end]).is_none() {
+            return Err(DropReason::TransportMalformed);
+        }
+        Ok(Self { buf, start, end, ip, offload, limit: limit.max(MIN_MTU) })
+    }
+
+    /// Where the frame is in the buffer.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.buf[self.start..self.end]
+    }
+
+    pub(crate) fn frame_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[self.start..self.end]
+    }
+
+    pub(crate) fn ip_bytes(&self) -> &[u8] {
+        &self.frame()[ethernet::HEADER_LEN..]
+    }
+
+    pub(crate) fn ip_bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.frame_mut()[ethernet::HEADER_LEN..]
+    }
+
+    pub(crate) fn payload(&self) -> &[u8] {
+        &self.ip_bytes()[self.ip.header_len..]
+    }
+
+    pub(crate) fn payload_mut(&mut self) -> &mut [u8] {
+        let at = self.ip.header_len;
+        &mut self.ip_bytes_mut()[at..]
+    }
+
+    pub(crate) fn dst_mac(&self) -> MacAddr {
+        ethernet::dst(self.frame())
+    }
+
+    pub(crate) fn src_mac(&self) -> MacAddr {
+        ethernet::src(self.frame())
+    }
+
+    pub(crate) fn decrement_ttl(&mut self) {
+        ipv4::decrement_ttl(self.ip_bytes_mut());
+        self.ip.ttl -= 1;
+    }
+
+    /// The largest IP packet, in bytes, it has to leave as. TCP is a stream: its segments are cut to fit.
+    pub(crate) fn largest(&self) -> usize {
+        match self.offload {
+            Offload::None | Offload::Checksum => self.ip.total_len,
+            Offload::Tcp { .. } => 0,
+            Offload::Udp { size } => {
+                self.ip.total_len.min(self.ip.header_len + udp::HEADER_LEN + usize::from(size))
+            }
+        }
+    }
+
+    /// Bytes of the transport header that segments repeat.
+    pub(crate) fn transport_header_len(&self) -> usize {
+        match self.ip.protocol {
+            ipv4::TCP => tcp::parse(self.payload()).map_or(tcp::MIN_HEADER_LEN, |segment| segment.header_len),
+            _ => udp::HEADER_LEN,
+        }
+    }
+
+    /// Must not be asked of a later fragment, which has no transport header.
+    pub(crate) fn transport(&self) -> Result<Transport, DropReason> {
+        let payload = self.payload();
+        let parsed = match self.ip.protocol {
+            ipv4::TCP => tcp::parse(payload).map(Transport::Tcp),
+            ipv4::UDP => {
+                udp::ports(payload).map(|(src_port, dst_port)| Transport::Udp { src_port, dst_port })
+            }
+            ipv4::ICMP => icmpv4::parse(payload).map(|message| match message {
+                Message::EchoRequest { id } => Transport::Ping { id },
+                Message::EchoReply { id } => Transport::Pong { id },
+                Message::Error if !self.ip.is_fragment() => Transport::IcmpError,
+                Message::Error | Message::Other => Transport::Other,
+            }),
+            _ => Some(Transport::Other),
+        };
+        parsed.ok_or(DropReason::TransportMalformed)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp(Segment),
+    Udp { src_port: u16, dst_port: u16 },
+    Ping { id: u16 },
+    Pong { id: u16 },
+    IcmpError,
+    Other,
+}

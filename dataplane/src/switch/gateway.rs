@@ -1,0 +1,97 @@
+//! The gateway: answers ping, and routes only where something on this overlay says how.
+
+use super::{Origin, Pass};
+use crate::engine::Output;
+use crate::ids::PortId;
+use crate::index::{NetworkIndex, Target};
+use crate::packet::{Packet, Transport};
+use crate::snapshot::Endpoint;
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::icmpv4::{self, Error};
+use crate::wire::vnet::VnetHdr;
+use crate::wire::{ethernet, ipv4};
+
+impl<O: Output> Pass<'_, O> {
+    /// A packet a port sent to whatever has the destination MAC.
+    pub(super) fn forward(
+        &mut self,
+        network: &NetworkIndex,
+        sender: &Endpoint,
+        port: PortId,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let target = network.by_mac(packet.dst_mac()).ok_or(DropReason::UnknownDestination)?;
+        let owner = network.by_ip(packet.ip.dst);
+        match target {
+            Target::Gateway if owner == Some(Target::Gateway) => self.serve_gateway(network, port, packet),
+            Target::Gateway => self.route(network, sender, port, packet, owner),
+            Target::Endpoint(_) | Target::Vip(_) if owner == Some(target) => {
+                self.reach(network, sender, port, packet, target)
+            }
+            Target::Endpoint(_) | Target::Vip(_) => Err(DropReason::WrongDestination),
+        }
+    }
+
+    fn reach(
+        &mut self,
+        network: &NetworkIndex,
+        sender: &Endpoint,
+        port: PortId,
+        packet: &mut Packet<'_>,
+        target: Target,
+    ) -> Result<Verdict, DropReason> {
+        match target {
+            Target::Gateway => self.serve_gateway(network, port, packet),
+            Target::Vip(at) => self.reach_vip(network, &network.services[at], port, packet),
+            // The outside world reaches what is published, by its VIP.
+            Target::Endpoint(_) if packet.ip.src != sender.ip => Err(DropReason::ForeignSource),
+            Target::Endpoint(at) => {
+                self.reach_endpoint(network, Origin::Port(port), &network.endpoints[at], packet)
+            }
+        }
+    }
+
+    /// One hop on. A task's routes may lead everything through the gateway, its own subnet too.
+    fn route(
+        &mut self,
+        network: &NetworkIndex,
+        sender: &Endpoint,
+        port: PortId,
+        packet: &mut Packet<'_>,
+        owner: Option<Target>,
+    ) -> Result<Verdict, DropReason> {
+        if packet.ip.ttl == 1 {
+            self.icmp_error(port, packet, network.gateway, Error::TimeExceeded);
+            return Err(DropReason::TimeExceeded);
+        }
+        packet.decrement_ttl();
+        match owner {
+            Some(target) => self.reach(network, sender, port, packet, target),
+            None if network.subnet.contains(&packet.ip.dst) => Err(DropReason::UnknownDestination),
+            None => self.off_subnet(network, port, packet),
+        }
+    }
+
+    fn serve_gateway(
+        &mut self,
+        network: &NetworkIndex,
+        port: PortId,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        if packet.ip.is_fragment() {
+            return Err(DropReason::GatewayRefused);
+        }
+        let transport = packet.transport()?;
+        if !matches!(transport, Transport::Ping { .. }) {
+            return Err(self.refuse(port, packet, network.gateway, &transport, DropReason::GatewayRefused));
+        }
+        let (asker, dst_mac) = (packet.ip.src, packet.src_mac());
+        ipv4::set_addresses(packet.ip_bytes_mut(), network.gateway, asker);
+        icmpv4::answer_echo(packet.payload_mut());
+        let frame = packet.frame_mut();
+        ethernet::set_dst(frame, dst_mac);
+        ethernet::set_src(frame, network.gateway_mac);
+        self.write(port, VnetHdr::default(), packet.frame());
+        Ok(Verdict::Answered)
+    }
+}

@@ -1,0 +1,138 @@
+//! Published ports, between the node a client came to and the node of its task.
+
+use super::target::fragment_key;
+use super::{Origin, Pass};
+use crate::engine::Output;
+use crate::ids::PortId;
+use crate::index::{NetworkIndex, ServiceIndex};
+use crate::nat::flow::Tuple;
+use crate::nat::icmp_error::Quoted;
+use crate::nat::rewrite::set_addresses;
+use crate::packet::{Packet, Transport};
+use crate::snapshot::{Endpoint, L4};
+use crate::verdict::{DropReason, Verdict};
+use std::net::Ipv4Addr;
+
+impl<O: Output> Pass<'_, O> {
+    /// At the task's node: a foreign client's packet that came in at the node of the VTEP `via`.
+    pub(super) fn reach_ingress_task(
+        &mut self,
+        network: &NetworkIndex,
+        task: &Endpoint,
+        via: Ipv4Addr,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        if packet.ip.dst != task.ip {
+            return Err(DropReason::WrongDestination);
+        }
+        let origin = Origin::Vtep(via);
+        if packet.ip.offset > 0 {
+            return self.follow_or_hold(network, origin, packet);
+        }
+        let key = fragment_key(network, origin, packet);
+        let transport = packet.transport()?;
+        if transport == Transport::IcmpError {
+            let quoted = Quoted::parse(packet)?.ok_or(DropReason::IcmpErrorNoFlow)?;
+            if !self.nat.error_to_backend(network, Some(via), packet, &quoted) {
+                return Err(DropReason::IcmpErrorNoFlow);
+            }
+        } else {
+            self.nat.admit(network, via, packet, &transport, self.now)?;
+        }
+        self.note_first(key, packet, None);
+        self.hop(network, packet, None)
+    }
+
+    /// At the task's node: to an address that is not on the overlay. Only a flow that came in from
+    /// there has a way back.
+    pub(super) fn off_subnet(
+        &mut self,
+        network: &NetworkIndex,
+        port: PortId,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let origin = Origin::Port(port);
+        if packet.ip.offset > 0 {
+            return self.follow_or_hold(network, origin, packet);
+        }
+        let key = fragment_key(network, origin, packet);
+        let transport = packet.transport()?;
+        let via = if transport == Transport::IcmpError {
+            let quoted = Quoted::parse(packet)?.ok_or(DropReason::IcmpErrorNoFlow)?;
+            self.nat.error_to_client(network, packet, &quoted).ok_or(DropReason::IcmpErrorNoFlow)?
+        } else {
+            let via = self.nat.reply(network, packet, &transport, self.now);
+            via.ok_or_else(|| self.refuse(port, packet, network.gateway, &transport, DropReason::NoRoute))?
+        };
+        self.note_first(key, packet, via);
+        self.hop(network, packet, via)
+    }
+
+    /// At the node the client came to: a task's answer turns back into its VIP's. The flow tells how,
+    /// but without one (this engine may be younger than the connection) the snapshot does.
+    pub(super) fn answer_at_entry(
+        &mut self,
+        network: &NetworkIndex,
+        from: Ipv4Addr,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let origin = Origin::Vtep(from);
+        if packet.ip.offset > 0 {
+            if let Some(verdict) = self.follow_first(network, origin, packet)? {
+                return Ok(verdict);
+            }
+            let service = network.services_of(packet.ip.src).next().ok_or(DropReason::NoFlow)?;
+            return self.show_vip(network, service, packet);
+        }
+        let key = fragment_key(network, origin, packet);
+        let transport = packet.transport()?;
+        if transport == Transport::IcmpError {
+            return self.error_at_entry(network, packet);
+        }
+        match self.nat.reply(network, packet, &transport, self.now) {
+            Some(via) => {
+                self.note_first(key, packet, via);
+                self.hop(network, packet, via)
+            }
+            None => {
+                let tuple = Tuple::of(network.vni.as_u32(), &packet.ip, &transport);
+                let port = match (&transport, tuple) {
+                    (Transport::Tcp(_), Some(tuple)) => (L4::Tcp, tuple.src_port),
+                    (Transport::Udp { .. }, Some(tuple)) => (L4::Udp, tuple.src_port),
+                    _ => return Err(DropReason::NoFlow),
+                };
+                let service = published_by(network, packet.ip.src, port).ok_or(DropReason::NoFlow)?;
+                self.show_vip(network, service, packet)
+            }
+        }
+    }
+
+    fn error_at_entry(&self, network: &NetworkIndex, packet: &mut Packet<'_>) -> Result<Verdict, DropReason> {
+        let quoted = Quoted::parse(packet)?.ok_or(DropReason::IcmpErrorNoFlow)?;
+        if let Some(via) = self.nat.error_to_client(network, packet, &quoted) {
+            return self.hop(network, packet, via);
+        }
+        let port = quoted.published_port().ok_or(DropReason::IcmpErrorNoFlow)?;
+        let service = published_by(network, packet.ip.src, port).ok_or(DropReason::IcmpErrorNoFlow)?;
+        quoted.show_vip(packet, service.vip);
+        self.hop(network, packet, None)
+    }
+}
+
+impl<O: Output> Pass<'_, O> {
+    fn show_vip(
+        &self,
+        network: &NetworkIndex,
+        service: &ServiceIndex,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let dst = packet.ip.dst;
+        set_addresses(packet, service.vip, dst);
+        self.hop(network, packet, None)
+    }
+}
+
+/// The service that publishes `port` with `task` as a backend.
+fn published_by(network: &NetworkIndex, task: Ipv4Addr, port: (L4, u16)) -> Option<&ServiceIndex> {
+    network.services_of(task).find(|service| service.is_open(Some(port)))
+}

@@ -1,0 +1,176 @@
+//! [`Pass`]: one frame's way through the switch.
+//!
+//! ```text
+//! from a port   guard ─▶ ARP answered
+//!                     └▶ size, destination ─▶ gateway ─▶ VIP / endpoint / off-subnet ─▶ hop
+//! from a VTEP   tunnel ─▶ guard ─▶ endpoint / ingress task / ingress answer ─▶ hop
+//! ```
+
+mod gateway;
+mod guard;
+mod hop;
+mod ingress;
+mod neigh;
+mod reply;
+mod reset;
+mod target;
+
+use crate::counters::Counters;
+use crate::engine::{HEADROOM, Output};
+use crate::ids::PortId;
+use crate::index::{Index, NetworkIndex};
+use crate::nat::Nat;
+use crate::packet::Packet;
+use crate::snapshot::{Endpoint, EndpointKind, Location};
+use crate::tunnel;
+use crate::verdict::{DropReason, Verdict};
+use crate::wire::icmpv4::Error;
+use crate::wire::vnet::VnetHdr;
+use crate::wire::{ethernet, vxlan};
+use std::net::Ipv4Addr;
+
+/// The engine's parts, borrowed for one frame.
+pub(crate) struct Pass<'a, O> {
+    pub(crate) index: &'a Index,
+    pub(crate) nat: &'a mut Nat,
+    pub(crate) counters: &'a mut Counters,
+    /// Milliseconds since the engine's epoch.
+    pub(crate) now: u64,
+    pub(crate) out: &'a mut O,
+}
+
+/// Where a frame came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Port(PortId),
+    Vtep(Ipv4Addr),
+}
+
+impl<'a, O: Output> Pass<'a, O> {
+    /// `buf[HEADROOM..]` is what the port sent.
+    pub(crate) fn frame(&mut self, port: PortId, vnet: VnetHdr, buf: &mut [u8]) {
+        if let Some(seat) = self.index.seat(port) {
+            self.counters.port_sent(seat.at, buf.len().saturating_sub(HEADROOM));
+        }
+        let result = self.switch_frame(port, vnet, buf);
+        self.settle(result);
+    }
+
+    /// A fragment that was held, in the buffer it came in.
+    pub(crate) fn held_frame(&mut self, port: PortId, buf: &mut [u8]) {
+        let result = self.switch_frame(port, VnetHdr::default(), buf);
+        self.settle(result);
+    }
+
+    /// `buf` is a datagram's whole payload.
+    pub(crate) fn datagram(&mut self, from: Ipv4Addr, buf: &mut [u8]) {
+        let result = self.switch_datagram(from, buf);
+        self.settle(result);
+    }
+
+    fn settle(&mut self, result: Result<Verdict, DropReason>) {
+        match result {
+            Ok(Verdict::Deliver(_) | Verdict::Encapsulate(_) | Verdict::Answered | Verdict::Held) => {}
+            Err(reason) => self.counters.dropped(reason),
+        }
+    }
+
+    fn switch_frame(&mut self, port: PortId, vnet: VnetHdr, buf: &mut [u8]) -> Result<Verdict, DropReason> {
+        let seat = self.index.seat(port).ok_or(DropReason::UnknownPort)?;
+        let (network, sender) = self.index.seated(seat);
+        let frame = buf.get_mut(HEADROOM..).ok_or(DropReason::Truncated)?;
+        if frame.len() < ethernet::HEADER_LEN {
+            return Err(DropReason::Truncated);
+        }
+        guard::mac(sender, frame)?;
+        match ethernet::ethertype(frame) {
+            ethernet::ARP => return self.answer_port(network, sender, port, frame),
+            ethernet::IPV4 => {}
+            ethernet::IPV6 => return Err(DropReason::Ipv6),
+            _ => return Err(DropReason::UnknownEthertype),
+        }
+        guard::not_group(frame)?;
+        let mut packet = Packet::parse(buf, HEADROOM, vnet, network.mtu)?;
+        guard::source(self.index, network, sender, packet.ip.src)?;
+        if packet.ip.ttl == 0 {
+            return Err(DropReason::TtlZero);
+        }
+        if packet.ip.dont_fragment && packet.largest() > packet.limit {
+            let error = Error::FragmentationNeeded(u16::try_from(packet.limit).unwrap_or(u16::MAX));
+            self.icmp_error(port, &packet, network.gateway, error);
+            return Err(DropReason::FragmentationNeeded);
+        }
+        let verdict = self.forward(network, sender, port, &mut packet)?;
+        self.carry_out(network, verdict, packet);
+        Ok(verdict)
+    }
+
+    fn switch_datagram(&mut self, from: Ipv4Addr, buf: &mut [u8]) -> Result<Verdict, DropReason> {
+        let network = tunnel::decapsulate(self.index, from, buf)?;
+        let frame = &mut buf[vxlan::HEADER_LEN..];
+        if frame.len() < ethernet::HEADER_LEN {
+            return Err(DropReason::Truncated);
+        }
+        let sender = guard::peer(network, from, frame)?;
+        match ethernet::ethertype(frame) {
+            ethernet::ARP => return self.answer_vtep(network, sender, from, buf),
+            ethernet::IPV4 => {}
+            ethernet::IPV6 => return Err(DropReason::Ipv6),
+            _ => return Err(DropReason::UnknownEthertype),
+        }
+        guard::not_group(frame)?;
+        // What a peer sent has its size already; our TAPs take it.
+        let mut packet = Packet::parse(buf, vxlan::HEADER_LEN, VnetHdr::default(), usize::MAX)?;
+        guard::source(self.index, network, sender, packet.ip.src)?;
+        if packet.ip.ttl == 0 {
+            return Err(DropReason::TtlZero);
+        }
+        let verdict = self.arrive(network, sender, from, &mut packet)?;
+        // Split horizon: what came from the underlay never returns to it.
+        if matches!(verdict, Verdict::Encapsulate(_)) {
+            return Err(DropReason::NotLocal);
+        }
+        self.carry_out(network, verdict, packet);
+        Ok(verdict)
+    }
+
+    /// A packet of a peer's endpoint, to an endpoint of this node.
+    fn arrive(
+        &mut self,
+        network: &NetworkIndex,
+        sender: &Endpoint,
+        from: Ipv4Addr,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        let receiver = guard::here(network, packet)?;
+        let is_foreign = packet.ip.src != sender.ip;
+        match receiver.kind {
+            EndpointKind::Container if is_foreign => self.reach_ingress_task(network, receiver, from, packet),
+            EndpointKind::Host if is_foreign => Err(DropReason::ForeignSource),
+            EndpointKind::Container | EndpointKind::Host if packet.ip.dst == receiver.ip => {
+                self.reach_endpoint(network, Origin::Vtep(from), receiver, packet)
+            }
+            EndpointKind::Host if network.ingress && !network.subnet.contains(&packet.ip.dst) => {
+                self.answer_at_entry(network, from, packet)
+            }
+            EndpointKind::Container | EndpointKind::Host => Err(DropReason::WrongDestination),
+        }
+    }
+
+    /// Does what a verdict says.
+    fn carry_out(&mut self, network: &NetworkIndex, verdict: Verdict, packet: Packet<'_>) {
+        match verdict {
+            Verdict::Deliver(port) => self.deliver(port, packet),
+            Verdict::Encapsulate(vtep) => tunnel::encapsulate(network, packet, vtep, self.out),
+            Verdict::Answered | Verdict::Held => {}
+        }
+    }
+}
+
+/// Where an endpoint is, as a verdict.
+fn towards(endpoint: &Endpoint) -> Verdict {
+    match endpoint.location {
+        Location::Local(port) => Verdict::Deliver(port),
+        Location::Remote(vtep) => Verdict::Encapsulate(vtep),
+    }
+}

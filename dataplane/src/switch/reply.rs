@@ -1,0 +1,91 @@
+//! What the engine says itself: resets and ICMP errors, to whoever sent what cannot go on.
+
+use super::Pass;
+use super::reset::Reset;
+use crate::engine::Output;
+use crate::ids::PortId;
+use crate::nat::flow::Ends;
+use crate::packet::{Packet, Transport};
+use crate::verdict::DropReason;
+use crate::wire::icmpv4::{self, Error};
+use crate::wire::tcp::Segment;
+use crate::wire::vnet::VnetHdr;
+use crate::wire::{ethernet, ipv4, tcp};
+use std::net::Ipv4Addr;
+
+/// RFC 1812 §4.3.2.3: an error quotes as much as fits without exceeding 576 bytes.
+const MAX_ERROR_LEN: usize = 576;
+
+const IP_AT: usize = ethernet::HEADER_LEN;
+const PAYLOAD_AT: usize = IP_AT + ipv4::MIN_HEADER_LEN;
+
+impl<O: Output> Pass<'_, O> {
+    /// Tells the sender that its packet goes nowhere: a reset for TCP, an ICMP error for the rest.
+    /// Nothing answers a reset, a ping or an error. Returns `reason`, for the drop to be counted.
+    pub(super) fn refuse(
+        &mut self,
+        port: PortId,
+        packet: &Packet<'_>,
+        speaker: Ipv4Addr,
+        transport: &Transport,
+        reason: DropReason,
+    ) -> DropReason {
+        match (transport, reason) {
+            // A full table is no statement about the service: the client tries again.
+            (_, DropReason::FlowTableFull | DropReason::ClientPortsExhausted) => {}
+            (Transport::Tcp(segment), _) => self.reset(port, packet, segment),
+            (Transport::IcmpError, _) => {}
+            (_, DropReason::NoRoute) => self.icmp_error(port, packet, speaker, Error::NetUnreachable),
+            (Transport::Udp { .. }, _) => self.icmp_error(port, packet, speaker, Error::PortUnreachable),
+            (Transport::Ping { .. } | Transport::Pong { .. } | Transport::Other, _) => {}
+        }
+        reason
+    }
+
+    /// RFC 9293 §3.10.7.1: a reset that the sender of `segment` accepts.
+    fn reset(&mut self, port: PortId, packet: &Packet<'_>, segment: &Segment) {
+        if segment.has(tcp::RST) {
+            return;
+        }
+        let (seq, ack, flags) = if segment.has(tcp::ACK) {
+            (segment.ack, 0, tcp::RST)
+        } else {
+            (0, segment.end(), tcp::RST | tcp::ACK)
+        };
+        let reset = Reset {
+            src_mac: packet.dst_mac(),
+            dst_mac: packet.src_mac(),
+            ends: Ends {
+                src: packet.ip.dst,
+                src_port: segment.dst_port,
+                dst: packet.ip.src,
+                dst_port: segment.src_port,
+            },
+            seq,
+            ack,
+            flags,
+        };
+        self.write(port, VnetHdr::default(), &reset.frame());
+    }
+
+    /// RFC 1122 §3.2.2: never about an error; later fragments do not get here.
+    pub(super) fn icmp_error(&mut self, port: PortId, packet: &Packet<'_>, speaker: Ipv4Addr, error: Error) {
+        let is_query = || {
+            matches!(
+                icmpv4::parse(packet.payload()),
+                Some(icmpv4::Message::EchoRequest { .. } | icmpv4::Message::EchoReply { .. })
+            )
+        };
+        if packet.ip.offset > 0 || packet.ip.protocol == ipv4::ICMP && !is_query() {
+            return;
+        }
+        let mut frame = [0; ethernet::HEADER_LEN + MAX_ERROR_LEN];
+        let quoted = packet.ip.total_len.min(MAX_ERROR_LEN - ipv4::MIN_HEADER_LEN - icmpv4::HEADER_LEN);
+        let end = PAYLOAD_AT + icmpv4::HEADER_LEN + quoted;
+        frame[PAYLOAD_AT + icmpv4::HEADER_LEN..end].copy_from_slice(&packet.ip_bytes()[..quoted]);
+        icmpv4::write_error(&mut frame[PAYLOAD_AT..end], error);
+        ipv4::write(&mut frame[IP_AT..], ipv4::ICMP, end - IP_AT, speaker, packet.ip.src);
+        ethernet::write(&mut frame, packet.src_mac(), packet.dst_mac(), ethernet::IPV4);
+        self.write(port, VnetHdr::default(), &frame[..end]);
+    }
+}
