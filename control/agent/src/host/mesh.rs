@@ -10,6 +10,7 @@ use ipnet::Ipv4Net;
 use skep_dataplane::ids::{MacAddr, PortId};
 use skep_dataplane::io::Tap;
 use skep_model::service::Protocol;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
@@ -110,7 +111,7 @@ impl Mesh {
         let forward = sysctls.set(netns, IP_FORWARD, "1").await;
         forward.map_err(step("let this host forward (net.ipv4.ip_forward)"))?;
         self.make_skep0(plan.skep0, netns, netlink).await?;
-        self.ports = plan.ports;
+        self.ports = distinct(plan.ports);
         self.reserved = plan.reserved;
         self.take_ports(netns).await
     }
@@ -165,6 +166,20 @@ impl Mesh {
         let served = self.ports.iter().filter(|port| !self.taken.contains_key(&guard::key(port)));
         Rules { egress, ports: served.copied().collect(), reserved: self.reserved.clone() }
     }
+}
+
+/// nft refuses a map with one key twice. The manager gives a port to one service only, but the former and
+/// the next owner may both be in what a node desires for a moment.
+fn distinct(ports: Vec<PublishedPort>) -> Vec<PublishedPort> {
+    let mut owners = BTreeMap::new();
+    for port in ports {
+        let owner = *owners.entry(guard::key(&port)).or_insert(port);
+        if owner != port {
+            let PublishedPort { protocol, published, vip, .. } = port;
+            tracing::warn!("port {published}/{protocol} goes to {}, so not to {vip} as well", owner.vip);
+        }
+    }
+    owners.into_values().collect()
 }
 
 async fn configure(skep0: Skep0, netns: &Netns, netlink: &Netlink) -> io::Result<()> {

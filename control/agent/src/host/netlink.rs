@@ -73,7 +73,12 @@ impl Netlink {
     }
 
     pub(super) async fn link(&self, name: &str) -> io::Result<Option<Link>> {
-        Ok(self.links().await?.into_iter().find(|link| link.name == name))
+        let mut found = self.handle.link().get().match_name(name.to_owned()).execute();
+        match found.try_next().await.map_err(to_io) {
+            Ok(message) => Ok(message.and_then(link_of)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// As [`Self::link`], for a link that has to be there.

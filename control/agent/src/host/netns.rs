@@ -1,9 +1,10 @@
 //! Network namespaces as handles. Nothing here changes the namespace of a thread that outlives the call.
 
 use nix::sched::{CloneFlags, setns, unshare};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::thread;
 use tokio::sync::oneshot;
@@ -28,7 +29,14 @@ impl Netns {
 
     /// A namespace by path, as under `/run/netns` or `/proc/PID/ns/net`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(File::open(path)?.into()))
+        // Whatever else the path names, a pipe for one, opening it must not block.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        if !is_netns(file.as_fd()) {
+            let advice = "give a path as under /run/netns, or /proc/PID/ns/net";
+            let message = format!("{} is not a network namespace: {advice}", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(Self(file.into()))
     }
 
     pub fn try_clone(&self) -> io::Result<Self> {
@@ -77,9 +85,31 @@ impl From<OwnedFd> for Netns {
     }
 }
 
+// linux/nsfs.h
+nix::ioctl_none!(ns_get_nstype, 0xb7, 0x3);
+
+fn is_netns(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: `file` is open and the request takes no argument; files of other kinds answer ENOTTY.
+    unsafe { ns_get_nstype(file.as_raw_fd()) == Ok(libc::CLONE_NEWNET) }
+}
+
 fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, work)?;
         thread.join().map_err(|_| io::Error::other("work in a network namespace panicked"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_namespaces_are_opened() {
+        for other in ["/proc/self/ns/uts", "/dev/null", "/proc/self/stat"] {
+            let error = Netns::open(Path::new(other)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{other}");
+        }
+        Netns::open(Path::new("/proc/self/ns/net")).unwrap();
+    }
 }

@@ -34,7 +34,7 @@ pub struct SandboxSpec {
     /// Whether it gets a veth to the egress bridge and a default route. In an existing namespace that
     /// already has a default route, that one is kept and no veth is made.
     pub egress: bool,
-    /// Whether sockets for DNS are bound to 127.0.0.11:53 in it.
+    /// Whether sockets for DNS are bound to 127.0.0.11:53 in it; an error if somebody has.
     pub dns: bool,
 }
 

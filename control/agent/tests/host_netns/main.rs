@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod egress;
+mod facts;
 mod leftovers;
 mod mesh;
+mod mesh_path;
 mod sandbox;
+mod wire;
 mod world;

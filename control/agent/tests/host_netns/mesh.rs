@@ -7,11 +7,11 @@ use skep_model::service::Protocol;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
+pub(crate) const SKEP0_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 251);
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
 pub(crate) fn plan() -> MeshPlan {
-    let addr = Ipv4Addr::new(10, 0, 0, 251);
-    let addr = ipnet::Ipv4Net::new(addr, 24).unwrap();
+    let addr = ipnet::Ipv4Net::new(SKEP0_ADDR, 24).unwrap();
     MeshPlan {
         skep0: Skep0 { port: PortId(1), addr, mac: MacAddr::for_ip(addr.addr()), mtu: 1450 },
         ports: vec![port(Protocol::Tcp, 8080, 80), port(Protocol::Udp, 9000, 9001)],
@@ -116,6 +116,17 @@ async fn a_changed_ingress_address_makes_a_new_skep0() {
     assert!(first.new_tap.is_some() && second.new_tap.is_some());
     let addr = sh(&world.host, "ip -o -4 addr show dev skep0");
     assert!(addr.contains("10.9.0.3/24") && !addr.contains("10.0.0.251"), "{addr}");
+}
+
+#[tokio::test]
+async fn a_port_named_twice_goes_to_the_first_and_breaks_nothing() {
+    let world = World::new();
+    let host = world.daemon().await;
+    let mut twice = plan();
+    twice.ports.push(PublishedPort { vip: "10.0.0.6".parse().unwrap(), ..twice.ports[0] });
+    let _report = host.apply_mesh(twice).await.unwrap();
+    let rules = sh(&world.host, "nft list table inet skep");
+    assert!(rules.contains("tcp . 8080 : 10.0.0.5 . 80") && !rules.contains("10.0.0.6"), "{rules}");
 }
 
 #[tokio::test]
