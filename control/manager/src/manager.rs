@@ -5,6 +5,7 @@ mod init;
 pub use self::init::{InitError, InitOptions};
 
 use crate::ca::{Authority, CaError, RENEW_AFTER};
+use crate::control_loop;
 
 use crate::db::{self, Db};
 use crate::liveness::HEARTBEAT_PERIOD;
@@ -107,6 +108,7 @@ impl Manager {
         tasks.spawn(server::watch_liveness(self.core.clone()));
         tasks.spawn(server::serve(self.core.clone(), listener, config));
         tasks.spawn(renew_certificate(self.core.clone(), certificate));
+        tasks.spawn(control_loop::run(self.core.db.clone(), self.core.stop_receiver()));
 
         *running = Some(Running { addr, tasks });
         tracing::info!(%addr, "manager listens");

@@ -59,6 +59,11 @@ impl ManagerCore {
         self.stop.send_replace(true);
     }
 
+    /// Turns true when the manager is told to stop.
+    pub(crate) fn stop_receiver(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
     /// Ends when the manager is told to stop, at once if it was already.
     pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stop = self.stop.subscribe();

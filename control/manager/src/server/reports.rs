@@ -1,5 +1,8 @@
 //! What nodes report, as changes of the state. Pure.
 
+#[cfg(test)]
+mod tests;
+
 use crate::state::{Change, State};
 use jiff::Timestamp;
 use skep_model::node::{Node, NodeState, NodeStatus, PortConflict};

@@ -30,7 +30,7 @@ async fn with_task() -> (Cluster, Agent, Credentials) {
     let worker = cluster.worker().await;
     let mut agent = cluster.agent(&worker).await;
     agent.begin(hello()).await;
-    cluster.write(vec![service("web"), put(task("t", "web", &worker.node_id, TaskState::Running))]);
+    cluster.write(vec![service("web", 1), put(task("t", 1, &worker.node_id, TaskState::Running))]);
     (cluster, agent, worker)
 }
 
@@ -58,7 +58,7 @@ async fn following_takes_in_new_tasks_and_stops_when_the_reader_goes() {
     agent.say(&ToManager::Log { request: first.request, lines: vec![line("one")] }).await;
     assert_eq!(next(&mut lines).await.unwrap().1.text, "one");
 
-    cluster.write(vec![put(task("t2", "web", &worker.node_id, TaskState::Running))]);
+    cluster.write(vec![service("web", 2), put(task("t2", 2, &worker.node_id, TaskState::Running))]);
     let second = asked(&mut agent).await;
     assert_eq!(second.task.as_str(), "t2");
     agent.say(&ToManager::Log { request: second.request, lines: vec![line("two")] }).await;

@@ -94,10 +94,10 @@ fn status(state: TaskState) -> TaskStatus {
     TaskStatus { timestamp: now(), state, message: String::new(), err: String::new(), container_status: None }
 }
 
-/// A service with no replicas, so that nobody but the test makes tasks of it.
-fn service(id: &str) -> Change {
+/// A service with as many slots as the test fills itself, so that the orchestrator adds nothing.
+fn service(id: &str, replicas: u64) -> Change {
     let mut spec = ServiceSpec { name: id.to_owned(), ..ServiceSpec::default() };
-    spec.mode.replicated = Some(skep_model::service::Replicated { replicas: Some(0) });
+    spec.mode.replicated = Some(skep_model::service::Replicated { replicas: Some(replicas) });
     Change::PutService(Box::new(Service {
         id: ServiceId::from(id),
         meta: Meta::new(now()),
@@ -108,15 +108,15 @@ fn service(id: &str) -> Change {
     }))
 }
 
-/// A task without networks on `node`.
-fn task(id: &str, service: &str, node: &NodeId, state: TaskState) -> Task {
+/// A task of the service `web`, without networks, on `node`.
+fn task(id: &str, slot: u64, node: &NodeId, state: TaskState) -> Task {
     Task {
         id: TaskId::from(id),
         meta: Meta::new(now()),
         spec: TaskSpec { container_spec: Some(ContainerSpec::default()), ..TaskSpec::default() },
-        service_id: ServiceId::from(service),
-        service_name: service.to_owned(),
-        slot: 1,
+        service_id: ServiceId::from("web"),
+        service_name: "web".to_owned(),
+        slot,
         node_id: node.clone(),
         status: status(state),
         desired_state: TaskState::Running,

@@ -3,8 +3,7 @@ use super::*;
 use skep_model::assign::{Assignment, AssignmentKind, Assignments, Desired, Key};
 use skep_model::node::{NodeState, PortConflict};
 use skep_model::service::Protocol;
-use skep_model::session::{TaskReport, ToAgent, ToManager};
-use skep_model::task::ContainerStatus;
+use skep_model::session::{AttachRequest, Attached, Hello, TaskReport, ToAgent, ToManager};
 
 fn key(text: &str) -> Key {
     Key(text.to_owned())
@@ -63,13 +62,13 @@ async fn changes_reach_the_node_as_increments_without_gaps() {
     let mut agent = cluster.agent(&worker).await;
     let (_, complete) = agent.begin(hello()).await;
     let mut have = desired([complete]);
-    cluster.write(vec![service("web"), put(task("t1", "web", &worker.node_id, TaskState::Assigned))]);
+    cluster.write(vec![service("web", 1), put(task("t1", 1, &worker.node_id, TaskState::Assigned))]);
     while !have.assignments.contains_key(&key("task/t1")) {
         let message = agent.assignments().await;
         assert_eq!(message.kind, AssignmentKind::Incremental);
         have.apply(message).unwrap();
     }
-    cluster.write(vec![Change::DeleteTask(TaskId::from("t1"))]);
+    cluster.write(vec![service("web", 0), Change::DeleteTask(TaskId::from("t1"))]);
     while have.assignments.contains_key(&key("task/t1")) {
         have.apply(agent.assignments().await).unwrap();
     }
@@ -79,7 +78,7 @@ async fn changes_reach_the_node_as_increments_without_gaps() {
     let again = desired([again]);
     assert_eq!(again.assignments, have.assignments);
     // The stream goes on from the COMPLETE set.
-    cluster.write(vec![put(task("t2", "web", &worker.node_id, TaskState::Assigned))]);
+    cluster.write(vec![service("web", 1), put(task("t2", 1, &worker.node_id, TaskState::Assigned))]);
     have = again;
     while !have.assignments.contains_key(&key("task/t2")) {
         have.apply(agent.assignments().await).unwrap();
@@ -87,65 +86,35 @@ async fn changes_reach_the_node_as_increments_without_gaps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_status_moves_a_nodes_own_task_forward_only() {
+async fn statuses_are_acknowledged_once_they_are_kept_and_move_forward_only() {
     let cluster = Cluster::new().await;
     let worker = cluster.worker().await;
-    let (mine, others) = (worker.node_id.clone(), cluster.first.node_id.clone());
-    cluster.write(vec![
-        service("web"),
-        put(task("mine", "web", &mine, TaskState::Assigned)),
-        put(task("theirs", "web", &others, TaskState::Assigned)),
-    ]);
+    cluster.write(vec![service("web", 1), put(task("t", 1, &worker.node_id, TaskState::Assigned))]);
     let mut agent = cluster.agent(&worker).await;
     agent.begin(hello()).await;
     let state_of = |id: &str| cluster.state().tasks[&TaskId::from(id)].status.state;
-
-    let running = |id: &str| is(id, status(TaskState::Running));
-    let steps =
-        vec![is("mine", status(TaskState::Preparing)), running("mine"), running("theirs"), running("none")];
-    report(&mut agent, 1, steps).await;
-    assert_eq!((state_of("mine"), state_of("theirs")), (TaskState::Running, TaskState::Assigned));
-
-    report(&mut agent, 2, vec![is("mine", status(TaskState::Starting))]).await;
-    assert_eq!(state_of("mine"), TaskState::Running, "backward");
-
-    let mut with_pid = status(TaskState::Running);
-    with_pid.container_status = Some(ContainerStatus { pid: 42, ..ContainerStatus::default() });
-    report(&mut agent, 3, vec![is("mine", with_pid)]).await;
-    let pid = || cluster.state().tasks[&TaskId::from("mine")].status.container_status.clone().unwrap().pid;
-    assert_eq!(pid(), 42, "more detail of the same state");
-
-    let failed = TaskStatus { err: "exit code 3".to_owned(), ..status(TaskState::Failed) };
-    report(&mut agent, 4, vec![is("mine", failed)]).await;
-    report(&mut agent, 5, vec![is("mine", status(TaskState::Rejected))]).await;
-    assert_eq!(state_of("mine"), TaskState::Failed, "a terminal state is final");
-    report(&mut agent, 6, vec![is("theirs", status(TaskState::Orphaned))]).await;
-    assert_eq!(state_of("theirs"), TaskState::Assigned);
+    report(&mut agent, 1, vec![is("t", status(TaskState::Preparing)), is("t", status(TaskState::Running))])
+        .await;
+    assert_eq!(state_of("t"), TaskState::Running);
+    report(&mut agent, 2, vec![is("t", status(TaskState::Starting)), is("none", status(TaskState::Running))])
+        .await;
+    assert_eq!(state_of("t"), TaskState::Running);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_ended_with_the_daemon_are_failed_at_its_next_hello() {
     let cluster = Cluster::new().await;
     let worker = cluster.worker().await;
-    let node = worker.node_id.clone();
-    let mut unwanted = task("unwanted", "web", &node, TaskState::Running);
-    unwanted.desired_state = TaskState::Shutdown;
-    cluster.write(vec![
-        service("web"),
-        put(task("kept", "web", &node, TaskState::Running)),
-        put(task("lost", "web", &node, TaskState::Running)),
-        put(task("new", "web", &node, TaskState::Assigned)),
-        put(unwanted),
-    ]);
+    let running = |id: &str, slot| put(task(id, slot, &worker.node_id, TaskState::Running));
+    cluster.write(vec![service("web", 2), running("kept", 1), running("lost", 2)]);
     let mut agent = cluster.agent(&worker).await;
-    agent.begin(skep_model::session::Hello { running: vec![TaskId::from("kept")], ..hello() }).await;
+    let (_, complete) = agent.begin(Hello { running: vec![TaskId::from("kept")], ..hello() }).await;
     let state = cluster.state();
-    let status_of = |id: &str| state.tasks.get(&TaskId::from(id)).map(|task| task.status.clone());
-    assert_eq!(status_of("kept").unwrap().state, TaskState::Running);
-    let lost = status_of("lost").unwrap();
+    let lost = &state.tasks[&TaskId::from("lost")].status;
     assert_eq!((lost.state, lost.err.as_str()), (TaskState::Failed, "the daemon restarted"));
-    assert_eq!(status_of("new").unwrap().state, TaskState::Assigned);
-    assert_eq!(status_of("unwanted").map_or(TaskState::Shutdown, |status| status.state), TaskState::Shutdown);
+    assert_eq!(state.tasks[&TaskId::from("kept")].status.state, TaskState::Running);
+    let assigned = desired([complete]).assignments;
+    assert!(assigned.contains_key(&key("task/kept")) && !assigned.contains_key(&key("task/lost")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,7 +171,7 @@ async fn a_newer_session_replaces_the_older_and_the_node_stays_ready() {
 async fn a_node_that_leaves_is_down_at_once_with_its_tasks() {
     let cluster = Cluster::new().await;
     let worker = cluster.worker().await;
-    cluster.write(vec![service("web"), put(task("t", "web", &worker.node_id, TaskState::Assigned))]);
+    cluster.write(vec![service("web", 1), put(task("t", 1, &worker.node_id, TaskState::Assigned))]);
     let mut agent = cluster.agent(&worker).await;
     agent.begin(hello()).await;
     report(&mut agent, 1, vec![is("t", status(TaskState::Running))]).await;
@@ -269,4 +238,106 @@ async fn a_stopped_manager_opens_again_with_everything() {
     assert_eq!(cluster.state().nodes, before.nodes);
     assert_eq!(node_state(&cluster.state(), &worker.node_id), NodeState::Ready);
     cluster.agent(&worker).await.begin(hello()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attachment_is_made_held_and_given_up() {
+    let cluster = Cluster::new().await;
+    let worker = cluster.worker().await;
+    let create = serde_json::json!({"Name": "lan", "Driver": "overlay", "Attachable": true});
+    let create: crate::api::CreateNetwork = serde_json::from_value(create).unwrap();
+    crate::api::create_network(cluster.manager.db(), create).unwrap();
+    let mut agent = cluster.agent(&worker).await;
+    agent.begin(hello()).await;
+    let request = |request, network: &str| {
+        ToManager::Attach(AttachRequest {
+            request,
+            network: network.to_owned(),
+            name: format!("laptop{request}"),
+            addr: None,
+            container: "/run/netns/x".to_owned(),
+        })
+    };
+    agent.say(&request(1, "none")).await;
+    let (number, refused) = attached(&mut agent).await;
+    assert_eq!(number, 1);
+    assert!(refused.unwrap_err().contains("none"));
+
+    agent.say(&request(2, "lan")).await;
+    let (number, made) = attached(&mut agent).await;
+    let made = made.unwrap();
+    assert_eq!((number, made.name.as_str()), (2, "laptop2"));
+    let known = |state: &State| state.tasks.contains_key(&made.task);
+    assert!(known(&cluster.state()));
+
+    agent.say(&request(3, "lan")).await;
+    let kept = attached(&mut agent).await.1.unwrap();
+    drop(agent);
+    let mut agent = cluster.agent(&worker).await;
+    let (_, complete) = agent.begin(Hello { attachments: vec![kept.task.clone()], ..hello() }).await;
+    assert!(!known(&cluster.state()), "the node does not hold it any more");
+    let have = desired([complete]);
+    let endpoint = key(&format!("endpoint/{}/{}", kept.attachment.network, kept.task));
+    let Assignment::Endpoint(endpoint) = &have.assignments[&endpoint] else { panic!("no endpoint") };
+    assert!(endpoint.serving);
+    agent.say(&ToManager::Detach { task: kept.task.clone() }).await;
+    cluster.until("detached", |state| !state.tasks.contains_key(&kept.task)).await;
+}
+
+async fn attached(agent: &mut Agent) -> (u64, Result<Attached, String>) {
+    loop {
+        if let ToAgent::Attached { request, result } = agent.hear().await.expect("the session goes on") {
+            return (request, result);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_reaches_a_node_and_one_that_leaves_hands_it_on() {
+    let cluster = Cluster::new().await;
+    let (first, second) = (cluster.worker().await, cluster.worker().await);
+    let mut agent = cluster.agent(&first).await;
+    let (_, complete) = agent.begin(hello()).await;
+    let spec = serde_json::json!({
+        "Name": "web",
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": "host", "Args": ["sleep", "1"]},
+            "RestartPolicy": {"Delay": 0},
+        },
+        "EndpointSpec": {"Ports": [{"TargetPort": 80, "PublishedPort": 8080}]},
+    });
+    let spec: ServiceSpec = serde_json::from_value(spec).unwrap();
+    crate::api::create_service(cluster.manager.db(), &spec).unwrap();
+    let mut have = desired([complete]);
+    let task = own_task(&mut agent, &mut have).await;
+    report(&mut agent, 1, vec![is(task.as_str(), status(TaskState::Running))]).await;
+
+    let mut other = cluster.agent(&second).await;
+    let (_, complete) = other.begin(hello()).await;
+    let mut others = desired([complete]);
+    let serving = |desired: &Desired| {
+        desired.assignments.values().any(|assignment| match assignment {
+            Assignment::Endpoint(endpoint) => endpoint.serving && endpoint.task == task,
+            _ => false,
+        })
+    };
+    assert!(serving(&others), "ingress reaches every node");
+    agent.say(&ToManager::Leave).await;
+    let next = own_task(&mut other, &mut others).await;
+    assert_ne!(next, task);
+    assert!(!serving(&others));
+}
+
+/// Takes in assignments until there is a task to run.
+async fn own_task(agent: &mut Agent, desired: &mut Desired) -> TaskId {
+    loop {
+        let task = desired.assignments.values().find_map(|assignment| match assignment {
+            Assignment::Task(task) if task.desired_state == TaskState::Running => Some(task.id.clone()),
+            _ => None,
+        });
+        if let Some(task) = task {
+            return task;
+        }
+        desired.apply(agent.assignments().await).expect("no gap");
+    }
 }
