@@ -1,0 +1,278 @@
+//! `skep swarm`: make a cluster, join one, leave it.
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::query::{self, number, text};
+use crate::{later, out};
+
+const LISTEN_ADDR: &str = "0.0.0.0:2377";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make this host the first manager of a new cluster
+    Init(InitArgs),
+    /// Make this host a member of a cluster
+    Join(JoinArgs),
+    /// Print the command that lets a host join, or replace its token
+    JoinToken(TokenArgs),
+    /// Take this host out of its cluster
+    Leave {
+        /// Also if that ends the cluster
+        #[arg(short, long)]
+        force: bool,
+    },
+    #[command(external_subcommand)]
+    Other(Vec<String>),
+}
+
+/// Where this host is reached.
+#[derive(Args, Debug)]
+pub(crate) struct Addresses {
+    /// Address other hosts reach this one at: IP, interface, or either with :PORT
+    #[arg(long, default_value = "", hide_default_value = true)]
+    advertise_addr: String,
+    /// Address the manager listens on
+    #[arg(long, default_value = LISTEN_ADDR)]
+    listen_addr: String,
+    /// Address for the data path (VXLAN), if it isn't the advertised one
+    #[arg(long, default_value = "", hide_default_value = true)]
+    data_path_addr: String,
+    /// Whether this host takes tasks
+    #[arg(long)]
+    availability: Option<Availability>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Availability {
+    Active,
+    Pause,
+    Drain,
+}
+
+impl Addresses {
+    fn availability(&self) -> &'static str {
+        match self.availability {
+            None => "",
+            Some(Availability::Active) => "active",
+            Some(Availability::Pause) => "pause",
+            Some(Availability::Drain) => "drain",
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InitArgs {
+    #[command(flatten)]
+    addresses: Addresses,
+    /// UDP port of the data path; 0: 4789
+    #[arg(long, default_value_t = 0)]
+    data_path_port: u16,
+    /// Pool that networks get their subnets from (CIDR, several allowed)
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    default_addr_pool: Vec<String>,
+    /// Prefix length of those subnets
+    #[arg(long, default_value_t = 24)]
+    default_addr_pool_mask_length: u32,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct JoinArgs {
+    #[command(flatten)]
+    addresses: Addresses,
+    /// As `skep swarm join-token` prints it
+    #[arg(long, default_value = "", hide_default_value = true)]
+    token: String,
+    /// A manager of the cluster
+    #[arg(value_name = "HOST:PORT")]
+    remote: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenArgs {
+    /// Only the token
+    #[arg(short, long)]
+    quiet: bool,
+    /// Replace the token: the old one is refused from then on
+    #[arg(long)]
+    rotate: bool,
+    role: Role,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Role {
+    Worker,
+    Manager,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Manager => "manager",
+        }
+    }
+
+    fn token(self, swarm: &Value) -> &str {
+        match self {
+            Self::Worker => text(swarm, "/JoinTokens/Worker"),
+            Self::Manager => text(swarm, "/JoinTokens/Manager"),
+        }
+    }
+}
+
+pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Init(args) => init(client, &args).await?,
+        Command::Join(args) => join(client, &args).await?,
+        Command::JoinToken(args) => join_token(client, &args).await?,
+        Command::Leave { force } => {
+            let path = if force { "/swarm/leave?force=1" } else { "/swarm/leave" };
+            client.post(path, None).await?;
+            out::line("Node left the swarm.")?;
+        }
+        Command::Other(words) => return later::refuse("swarm", &words),
+    }
+    Ok(0)
+}
+
+async fn init(client: &Client, args: &InitArgs) -> anyhow::Result<()> {
+    let answer = client.post("/swarm/init", Some(&init_body(args))).await?;
+    let node_id = answer.as_str().unwrap_or_default();
+    out::line(format!("Swarm initialized: current node ({node_id}) is now a manager.\n"))?;
+    print_join_command(client, node_id, Role::Worker).await?;
+    out::line(
+        "\nTo add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.",
+    )?;
+    Ok(())
+}
+
+fn init_body(args: &InitArgs) -> Value {
+    let addresses = &args.addresses;
+    json!({
+        "ListenAddr": addresses.listen_addr,
+        "AdvertiseAddr": addresses.advertise_addr,
+        "DataPathAddr": addresses.data_path_addr,
+        "DataPathPort": args.data_path_port,
+        "ForceNewCluster": false,
+        "Spec": {
+            "Labels": null,
+            "Orchestration": {},
+            "Raft": {"ElectionTick": 0, "HeartbeatTick": 0},
+            "Dispatcher": {},
+            "CAConfig": {},
+            "TaskDefaults": {},
+            "EncryptionConfig": {"AutoLockManagers": false},
+        },
+        "AutoLockManagers": false,
+        "Availability": addresses.availability(),
+        "DefaultAddrPool": args.default_addr_pool,
+        "SubnetSize": args.default_addr_pool_mask_length,
+    })
+}
+
+async fn join(client: &Client, args: &JoinArgs) -> anyhow::Result<()> {
+    if args.token.is_empty() {
+        bail!("--token is missing: `skep swarm join-token worker` on a manager prints the whole command");
+    }
+    client.post("/swarm/join", Some(&join_body(args))).await?;
+    let info = client.get("/info").await?;
+    let is_manager = info.pointer("/Swarm/ControlAvailable").and_then(Value::as_bool) == Some(true);
+    let role = if is_manager { Role::Manager } else { Role::Worker };
+    out::line(format!("This node joined a swarm as a {}.", role.name()))?;
+    Ok(())
+}
+
+fn join_body(args: &JoinArgs) -> Value {
+    json!({
+        "ListenAddr": args.addresses.listen_addr,
+        "AdvertiseAddr": args.addresses.advertise_addr,
+        "DataPathAddr": args.addresses.data_path_addr,
+        "RemoteAddrs": [args.remote],
+        "JoinToken": args.token,
+        "Availability": args.addresses.availability(),
+    })
+}
+
+async fn join_token(client: &Client, args: &TokenArgs) -> anyhow::Result<()> {
+    let role = args.role;
+    if args.rotate {
+        rotate(client, role).await?;
+        if !args.quiet {
+            out::line(format!("Successfully rotated {} join token.\n", role.name()))?;
+        }
+    }
+    if args.quiet {
+        let swarm = client.get("/swarm").await?;
+        out::line(role.token(&swarm))?;
+        return Ok(());
+    }
+    let info = client.get("/info").await?;
+    let node_id = text(&info, "/Swarm/NodeID");
+    print_join_command(client, node_id, role).await?;
+    out::line("")?;
+    Ok(())
+}
+
+async fn rotate(client: &Client, role: Role) -> anyhow::Result<()> {
+    let swarm = client.get("/swarm").await?;
+    let (worker, manager) = match role {
+        Role::Worker => (true, false),
+        Role::Manager => (false, true),
+    };
+    let path = format!(
+        "/swarm/update?rotateManagerToken={manager}&rotateManagerUnlockKey=false&rotateWorkerToken={worker}&version={}",
+        number(&swarm, "/Version/Index")
+    );
+    client.post(&path, Some(&swarm["Spec"])).await?;
+    Ok(())
+}
+
+async fn print_join_command(client: &Client, node_id: &str, role: Role) -> anyhow::Result<()> {
+    let node = client.get(&query::object("nodes", node_id)?).await?;
+    let swarm = client.get("/swarm").await?;
+    let (token, manager) = (role.token(&swarm), text(&node, "/ManagerStatus/Addr"));
+    if token.is_empty() || manager.is_empty() {
+        bail!(
+            "the daemon didn't say its join token and address: `skep swarm join-token {}` may know them",
+            role.name()
+        );
+    }
+    out::line(format!("To add a {} to this swarm, run the following command:\n", role.name()))?;
+    out::line(format!("    skep swarm join --token {token} {manager}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    fn command(line: &str) -> Command {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            crate::cli::Command::Swarm(command) => command,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The body the stock CLI 28.2.2 sent for the same command.
+    #[test]
+    fn init_sends_what_docker_sends() {
+        let Command::Init(args) = command("skep swarm init --advertise-addr 192.0.2.10") else { panic!() };
+        let docker = r#"{"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "192.0.2.10", "DataPathAddr": "", "DataPathPort": 0, "ForceNewCluster": false, "Spec": {"Labels": null, "Orchestration": {}, "Raft": {"ElectionTick": 0, "HeartbeatTick": 0}, "Dispatcher": {}, "CAConfig": {}, "TaskDefaults": {}, "EncryptionConfig": {"AutoLockManagers": false}}, "AutoLockManagers": false, "Availability": "", "DefaultAddrPool": [], "SubnetSize": 24}"#;
+        assert_eq!(init_body(&args), serde_json::from_str::<Value>(docker).unwrap());
+    }
+
+    /// The body the stock CLI 28.2.2 sent for the same command.
+    #[test]
+    fn join_sends_what_docker_sends() {
+        let Command::Join(args) = command("skep swarm join --token SWMTKN-1-x-y 192.0.2.10:2377") else {
+            panic!()
+        };
+        let docker = r#"{"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "", "DataPathAddr": "", "RemoteAddrs": ["192.0.2.10:2377"], "JoinToken": "SWMTKN-1-x-y", "Availability": ""}"#;
+        assert_eq!(join_body(&args), serde_json::from_str::<Value>(docker).unwrap());
+    }
+}
