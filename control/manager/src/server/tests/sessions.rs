@@ -233,10 +233,10 @@ async fn a_stopped_manager_opens_again_with_everything() {
     let (addr, dir) = (cluster.addr, cluster.dir);
     drop(cluster.manager);
     let manager = Manager::open(dir.path()).unwrap();
+    assert_eq!(manager.db().state().nodes, before.nodes);
+    assert_eq!(node_state(&before, &worker.node_id), NodeState::Ready, "not the node's fault");
     manager.start(addr).unwrap();
     let cluster = Cluster { manager, addr, first: cluster.first, dir };
-    assert_eq!(cluster.state().nodes, before.nodes);
-    assert_eq!(node_state(&cluster.state(), &worker.node_id), NodeState::Ready);
     cluster.agent(&worker).await.begin(hello()).await;
 }
 
