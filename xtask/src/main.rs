@@ -1,1 +1,41 @@
-fn main() {}
+//! `cargo xtask`: what a developer or a visitor of this repository types.
+
+mod interrupt;
+mod lab;
+mod packages;
+mod program;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  lab up|down|exec|status|kill|boot|daemon|dns   hosts in network namespaces (`cargo xtask lab` says more)
+  demo       a hive of three hosts, from nothing to a published service, and away again
+  test       everything that is checked
+  bench      side by side with the kernel";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[&str]) -> Result<()> {
+    match words {
+        ["lab", rest @ ..] => lab::command(rest),
+        ["bench", ..] => bail!("`bench` isn't there yet"),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        [unknown, ..] => bail!("there is no `{unknown}`\n{USAGE}"),
+    }
+}

@@ -1,0 +1,119 @@
+//! `lab up`: builds, powers hosts on, makes them one cluster.
+
+use super::daemon::{self, POLL};
+use super::host::Host;
+use super::layout::Lab;
+use super::{UpOptions, dns, down, underlay};
+use crate::interrupt::Interrupt;
+use crate::packages;
+use crate::program::{cargo, root};
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long joined nodes may take to be ready.
+const READY: Duration = Duration::from_secs(30);
+/// Programs that tasks run.
+const TASK_PROGRAMS: &[&str] = &["visitor-counter"];
+
+/// Makes the lab. If that fails, or the user asks to stop, nothing of it is left.
+pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<()> {
+    packages::ensure()?;
+    ensure!(
+        lab.namespaces()?.is_empty(),
+        "the lab `{0}` is up, wholly or in part: `cargo xtask lab down --name {0}` removes it, another --name makes another",
+        lab.name()
+    );
+    build()?;
+    let interrupt = Interrupt::watch()?;
+    let made = make(lab, options, &interrupt);
+    if made.is_err() {
+        eprintln!("removing what there is of the lab `{}`", lab.name());
+        down(lab).context("cannot clean up")?;
+    }
+    made
+}
+
+fn build() -> Result<()> {
+    let packages = ["--package", "skepd", "--package", "skep-cli", "--package", "netns-tests"];
+    cargo(&[&["build", "--release", "--bins"], packages.as_slice()].concat())
+}
+
+fn make(lab: &Lab, options: &UpOptions, interrupt: &Interrupt) -> Result<()> {
+    // What a lab of this name left on disk when it was killed is not this one's.
+    down::remove_files(lab)?;
+    fs::create_dir_all(lab.directory())?;
+    offer_programs(lab)?;
+    underlay::create(lab)?;
+    add(lab, &lab.client(), interrupt)?;
+    let nodes: Vec<Host> = (1..=options.nodes).map(|number| lab.node(number)).collect();
+    for node in &nodes {
+        add(lab, node, interrupt)?;
+    }
+    form_cluster(&nodes, interrupt)
+}
+
+fn add(lab: &Lab, host: &Host, interrupt: &Interrupt) -> Result<()> {
+    interrupt.check()?;
+    underlay::connect(lab, host)?;
+    boot(lab, host, interrupt)
+}
+
+/// Powers a host on and starts what it runs. A host that was off gets a fresh network namespace: interfaces and
+/// rules don't outlive a machine's power.
+pub(super) fn boot(lab: &Lab, host: &Host, interrupt: &Interrupt) -> Result<()> {
+    ensure!(!host.is_on()?, "{} is on already", host.name());
+    if host.state().exists() {
+        underlay::disconnect(host)?;
+        underlay::connect(lab, host)?;
+    }
+    fs::create_dir_all(host.state())?;
+    host.power_on()?;
+    if host.is_node() { daemon::start(host, interrupt) } else { dns::start(lab, interrupt) }
+}
+
+/// A task sees the host's file system, but not its /tmp, where the repository may be.
+fn offer_programs(lab: &Lab) -> Result<()> {
+    fs::create_dir_all(lab.programs())?;
+    for program in TASK_PROGRAMS {
+        let from = root().join("target/release").join(program);
+        fs::copy(&from, lab.programs().join(program))
+            .with_context(|| format!("cannot copy {}", from.display()))?;
+    }
+    Ok(())
+}
+
+fn form_cluster(nodes: &[Host], interrupt: &Interrupt) -> Result<()> {
+    let (first, others) = nodes.split_first().context("a lab has a node")?;
+    interrupt.check()?;
+    first.run(&format!("skep swarm init --advertise-addr {}", first.address()))?;
+    let token = first.run("skep swarm join-token --quiet worker")?;
+    for node in others {
+        join(node, first, token.trim(), interrupt)?;
+    }
+    await_ready(first, nodes.len(), interrupt)
+}
+
+fn join(node: &Host, manager: &Host, token: &str, interrupt: &Interrupt) -> Result<()> {
+    interrupt.check()?;
+    let (own, manager) = (node.address(), manager.address());
+    node.run(&format!("skep swarm join --token {token} --advertise-addr {own} {manager}:2377"))?;
+    Ok(())
+}
+
+fn await_ready(manager: &Host, count: usize, interrupt: &Interrupt) -> Result<()> {
+    let deadline = Instant::now() + READY;
+    while ready_nodes(manager)? < count {
+        interrupt.check()?;
+        ensure!(Instant::now() < deadline, "not all nodes got ready: {}", daemon::get(manager, "/nodes")?);
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+fn ready_nodes(manager: &Host) -> Result<usize> {
+    let nodes: serde_json::Value = serde_json::from_str(&daemon::get(manager, "/nodes")?)?;
+    let nodes = nodes.as_array().context("a list of nodes")?;
+    Ok(nodes.iter().filter(|node| node["Status"]["State"] == "ready").count())
+}
