@@ -22,17 +22,17 @@ pub(crate) fn command(line: &str) -> Command {
 
 /// Like [`run_in_reach`], but out of Ctrl-C's reach, so that no step is left half done: for short commands.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    run_in_reach(command.process_group(0))
+    let shown = shown(command);
+    run_in_reach(command.process_group(0), &shown)
 }
 
 /// Runs a command to its end and returns its standard output; another exit status than 0 is an error with what
-/// it printed. Ctrl-C ends it.
-pub(crate) fn run_in_reach(command: &mut Command) -> Result<String> {
-    let output =
-        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", shown(command)))?;
+/// it printed, under the name `shown`. Ctrl-C ends it.
+pub(crate) fn run_in_reach(command: &mut Command, shown: &str) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {}\n{stdout}{stderr}", shown(command), output.status);
+    ensure!(output.status.success(), "{shown}: {}\n{stdout}{stderr}", output.status);
     Ok(stdout)
 }
 

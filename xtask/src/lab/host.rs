@@ -175,7 +175,8 @@ impl Host {
     /// Runs a command line on this host, words split at spaces, and returns what it printed. Ctrl-C ends it.
     pub(crate) fn run(&self, line: &str) -> Result<String> {
         let mut words = line.split_whitespace();
-        run_in_reach(self.command(words.next().context("an empty command line")?)?.args(words))
+        let program = words.next().context("an empty command line")?;
+        run_in_reach(self.command(program)?.args(words), &format!("{}: `{line}`", self.name()))
     }
 
     /// The release build and the system's own programs, which not every user's PATH has.
