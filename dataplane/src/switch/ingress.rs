@@ -5,9 +5,9 @@ use super::{Origin, Pass};
 use crate::engine::Output;
 use crate::ids::PortId;
 use crate::index::{NetworkIndex, ServiceIndex};
-use crate::nat::flow::Tuple;
+use crate::nat::flow::{Ends, Tuple};
 use crate::nat::icmp_error::Quoted;
-use crate::nat::rewrite::set_addresses;
+use crate::nat::rewrite::{rewrite, set_addresses};
 use crate::packet::{Packet, Transport};
 use crate::snapshot::{Endpoint, L4};
 use crate::verdict::{DropReason, Verdict};
@@ -82,29 +82,34 @@ impl<O: Output> Pass<'_, O> {
                 return Ok(verdict);
             }
             let service = network.services_of(packet.ip.src).next().ok_or(DropReason::NoFlow)?;
-            return self.show_vip(network, service, packet);
+            let dst = packet.ip.dst;
+            set_addresses(packet, service.vip, dst);
+            return self.hop(network, packet, None);
         }
         let key = fragment_key(network, origin, packet);
         let transport = packet.transport()?;
         if transport == Transport::IcmpError {
             return self.error_at_entry(network, packet);
         }
-        match self.nat.reply(network, packet, &transport, self.now) {
-            Some(via) => {
-                self.note_first(key, packet, via);
-                self.hop(network, packet, via)
-            }
-            None => {
-                let tuple = Tuple::of(network.vni.as_u32(), &packet.ip, &transport);
-                let port = match (&transport, tuple) {
-                    (Transport::Tcp(_), Some(tuple)) => (L4::Tcp, tuple.src_port),
-                    (Transport::Udp { .. }, Some(tuple)) => (L4::Udp, tuple.src_port),
-                    _ => return Err(DropReason::NoFlow),
-                };
-                let service = published_by(network, packet.ip.src, port).ok_or(DropReason::NoFlow)?;
-                self.show_vip(network, service, packet)
-            }
+        if let Some(via) = self.nat.reply(network, packet, &transport, self.now) {
+            self.note_first(key, packet, via);
+            return self.hop(network, packet, via);
         }
+        let Some(tuple) = Tuple::of(network.vni.as_u32(), &packet.ip, &transport) else {
+            return Err(DropReason::NoFlow);
+        };
+        let port = match transport {
+            Transport::Tcp(_) => (L4::Tcp, tuple.src_port),
+            Transport::Udp { .. } => (L4::Udp, tuple.src_port),
+            Transport::Ping { .. } | Transport::Pong { .. } | Transport::IcmpError | Transport::Other => {
+                return Err(DropReason::NoFlow);
+            }
+        };
+        let service = published_by(network, packet.ip.src, port).ok_or(DropReason::NoFlow)?;
+        let Tuple { src_port, dst, dst_port, .. } = tuple;
+        rewrite(packet, &transport, Ends { src: service.vip, src_port, dst, dst_port });
+        self.note_first(key, packet, None);
+        self.hop(network, packet, None)
     }
 
     fn error_at_entry(&self, network: &NetworkIndex, packet: &mut Packet<'_>) -> Result<Verdict, DropReason> {
@@ -115,19 +120,6 @@ impl<O: Output> Pass<'_, O> {
         let port = quoted.published_port().ok_or(DropReason::IcmpErrorNoFlow)?;
         let service = published_by(network, packet.ip.src, port).ok_or(DropReason::IcmpErrorNoFlow)?;
         quoted.show_vip(packet, service.vip);
-        self.hop(network, packet, None)
-    }
-}
-
-impl<O: Output> Pass<'_, O> {
-    fn show_vip(
-        &self,
-        network: &NetworkIndex,
-        service: &ServiceIndex,
-        packet: &mut Packet<'_>,
-    ) -> Result<Verdict, DropReason> {
-        let dst = packet.ip.dst;
-        set_addresses(packet, service.vip, dst);
         self.hop(network, packet, None)
     }
 }

@@ -1,5 +1,10 @@
 //! Engines wired back to back in virtual time: what containers, peers and outside clients see.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
+
 mod fuzz;
+mod gateway;
+mod ingress;
 mod sim;
 mod switch;
+mod vip;

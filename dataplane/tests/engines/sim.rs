@@ -9,51 +9,51 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub const MTU: u16 = 1450;
+pub(crate) const MTU: u16 = 1450;
 
-pub fn ip(text: &str) -> Ipv4Addr {
+pub(crate) fn ip(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
 }
 
 /// The VTEP of node `n`.
-pub fn vtep(n: usize) -> Ipv4Addr {
+pub(crate) fn vtep(n: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 77, n as u8)
 }
 
 /// What every node agrees on; each node's snapshot is a projection of it.
 #[derive(Clone)]
-pub struct Cluster {
-    pub networks: Vec<Overlay>,
-    pub reserved: Vec<&'static str>,
+pub(crate) struct Cluster {
+    pub(crate) networks: Vec<Overlay>,
+    pub(crate) reserved: Vec<&'static str>,
 }
 
 #[derive(Clone)]
-pub struct Overlay {
-    pub vni: u32,
-    pub subnet: &'static str,
-    pub gateway: &'static str,
-    pub ingress: bool,
+pub(crate) struct Overlay {
+    pub(crate) vni: u32,
+    pub(crate) subnet: &'static str,
+    pub(crate) gateway: &'static str,
+    pub(crate) ingress: bool,
     /// Address, node, port, kind.
-    pub endpoints: Vec<(&'static str, usize, u32, EndpointKind)>,
-    pub services: Vec<Service>,
+    pub(crate) endpoints: Vec<(&'static str, usize, u32, EndpointKind)>,
+    pub(crate) services: Vec<Service>,
 }
 
 impl Overlay {
-    pub fn new(vni: u32, subnet: &'static str, gateway: &'static str) -> Self {
+    pub(crate) fn new(vni: u32, subnet: &'static str, gateway: &'static str) -> Self {
         Self { vni, subnet, gateway, ingress: false, endpoints: Vec::new(), services: Vec::new() }
     }
 
-    pub fn container(mut self, address: &'static str, node: usize, port: u32) -> Self {
+    pub(crate) fn container(mut self, address: &'static str, node: usize, port: u32) -> Self {
         self.endpoints.push((address, node, port, EndpointKind::Container));
         self
     }
 
-    pub fn host(mut self, address: &'static str, node: usize, port: u32) -> Self {
+    pub(crate) fn host(mut self, address: &'static str, node: usize, port: u32) -> Self {
         self.endpoints.push((address, node, port, EndpointKind::Host));
         self
     }
 
-    pub fn service(mut self, vip: &str, backends: &[&str], ports: ServicePorts) -> Self {
+    pub(crate) fn service(mut self, vip: &str, backends: &[&str], ports: ServicePorts) -> Self {
         self.services.push(service(vip, backends, ports));
         self
     }
@@ -78,20 +78,20 @@ impl Overlay {
     }
 }
 
-pub fn service(vip: &str, backends: &[&str], ports: ServicePorts) -> Service {
+pub(crate) fn service(vip: &str, backends: &[&str], ports: ServicePorts) -> Service {
     let active = |address: &&str| Backend { ip: ip(address), state: BackendState::Active };
     Service { vip: ip(vip), backends: backends.iter().map(active).collect(), ports }
 }
 
-pub struct Sim {
-    pub now: Instant,
-    pub cluster: Cluster,
+pub(crate) struct Sim {
+    pub(crate) now: Instant,
+    pub(crate) cluster: Cluster,
     engines: Vec<Engine>,
     generation: u64,
     /// Frames handed to ports: node, port, virtio header, frame.
     inbox: Vec<(usize, PortId, VnetHdr, Vec<u8>)>,
     /// Every datagram that was on the underlay: from, to, payload.
-    pub wire: Vec<(Ipv4Addr, Ipv4Addr, Vec<u8>)>,
+    pub(crate) wire: Vec<(Ipv4Addr, Ipv4Addr, Vec<u8>)>,
 }
 
 #[derive(Default)]
@@ -112,7 +112,7 @@ impl Output for Collected {
 
 impl Sim {
     /// Nodes are numbered from 1.
-    pub fn new(nodes: usize, networks: Vec<Overlay>) -> Self {
+    pub(crate) fn new(nodes: usize, networks: Vec<Overlay>) -> Self {
         let cluster = Cluster { networks, reserved: vec!["10.0.0.0/8"] };
         let engines = (0..nodes).map(|n| Engine::new(7 + n as u64)).collect();
         let mut sim = Self {
@@ -128,13 +128,13 @@ impl Sim {
     }
 
     /// Every node gets the cluster as it is.
-    pub fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         for node in 1..=self.engines.len() {
             self.publish_to(node);
         }
     }
 
-    pub fn publish_to(&mut self, node: usize) {
+    pub(crate) fn publish_to(&mut self, node: usize) {
         self.generation += 1;
         let snapshot = Arc::new(Snapshot {
             generation: self.generation,
@@ -147,12 +147,12 @@ impl Sim {
     }
 
     /// A fresh engine in place of a node's, as after a crash.
-    pub fn restart(&mut self, node: usize) {
+    pub(crate) fn restart(&mut self, node: usize) {
         self.engines[node - 1] = Engine::new(99);
         self.publish_to(node);
     }
 
-    pub fn advance(&mut self, time: Duration) {
+    pub(crate) fn advance(&mut self, time: Duration) {
         self.now += time;
         for node in 1..=self.engines.len() {
             let mut out = Collected::default();
@@ -161,19 +161,19 @@ impl Sim {
         }
     }
 
-    pub fn engine(&self, node: usize) -> &Engine {
+    pub(crate) fn engine(&self, node: usize) -> &Engine {
         &self.engines[node - 1]
     }
 
-    pub fn dropped(&self, node: usize, reason: DropReason) -> u64 {
+    pub(crate) fn dropped(&self, node: usize, reason: DropReason) -> u64 {
         self.engine(node).stats().dropped(reason)
     }
 
-    pub fn send(&mut self, node: usize, port: u32, frame: &[u8]) {
+    pub(crate) fn send(&mut self, node: usize, port: u32, frame: &[u8]) {
         self.send_offloaded(node, port, VnetHdr::default(), frame);
     }
 
-    pub fn send_offloaded(&mut self, node: usize, port: u32, vnet: VnetHdr, frame: &[u8]) {
+    pub(crate) fn send_offloaded(&mut self, node: usize, port: u32, vnet: VnetHdr, frame: &[u8]) {
         let mut buf = vec![0; HEADROOM];
         buf.extend_from_slice(frame);
         let mut out = Collected::default();
@@ -182,7 +182,7 @@ impl Sim {
     }
 
     /// A datagram from an address of the underlay.
-    pub fn inject(&mut self, from: Ipv4Addr, node: usize, datagram: &[u8]) {
+    pub(crate) fn inject(&mut self, from: Ipv4Addr, node: usize, datagram: &[u8]) {
         let mut out = Collected::default();
         self.engines[node - 1].handle_datagram(from, &mut datagram.to_vec(), self.now, &mut out);
         self.settle(node, out);
@@ -208,7 +208,7 @@ impl Sim {
     }
 
     /// What a port was handed since it was last asked.
-    pub fn received(&mut self, node: usize, port: u32) -> Vec<(VnetHdr, Vec<u8>)> {
+    pub(crate) fn received(&mut self, node: usize, port: u32) -> Vec<(VnetHdr, Vec<u8>)> {
         let (mine, rest) = self.inbox.drain(..).partition(|(n, p, ..)| (*n, *p) == (node, PortId(port)));
         self.inbox = rest;
         let mine: Vec<_> = mine;
@@ -217,7 +217,7 @@ impl Sim {
 
     /// The one frame a port was handed, read and with its checksums checked.
     #[track_caller]
-    pub fn receive(&mut self, node: usize, port: u32) -> Seen {
+    pub(crate) fn receive(&mut self, node: usize, port: u32) -> Seen {
         let frames = self.received(node, port);
         let drops: Vec<_> = self
             .engines
@@ -228,8 +228,13 @@ impl Sim {
         Seen::read(&frames[0].1)
     }
 
+    /// Forgets what ports were handed.
+    pub(crate) fn clear(&mut self) {
+        self.inbox.clear();
+    }
+
     #[track_caller]
-    pub fn assert_silent(&mut self) {
+    pub(crate) fn assert_silent(&mut self) {
         let seen: Vec<_> = self.inbox.iter().map(|(n, p, _, f)| (*n, *p, f.len())).collect();
         assert!(seen.is_empty(), "nothing expected on any port: {seen:?}");
     }
@@ -237,25 +242,25 @@ impl Sim {
 
 /// A frame as its receiver reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    pub src_mac: MacAddr,
-    pub dst_mac: MacAddr,
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
-    pub ttl: u8,
-    pub src_port: u16,
-    pub dst_port: u16,
-    pub seq: u32,
-    pub ack: u32,
-    pub flags: String,
+pub(crate) struct Seen {
+    pub(crate) src_mac: MacAddr,
+    pub(crate) dst_mac: MacAddr,
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) ttl: u8,
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) flags: String,
     /// ICMP type, code and the bytes after the checksum.
-    pub icmp: Option<(u8, u8, [u8; 4])>,
-    pub payload: Vec<u8>,
+    pub(crate) icmp: Option<(u8, u8, [u8; 4])>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Seen {
     #[track_caller]
-    pub fn read(frame: &[u8]) -> Self {
+    pub(crate) fn read(frame: &[u8]) -> Self {
         let sliced = SlicedPacket::from_ethernet(frame).unwrap();
         let Some(NetSlice::Ipv4(ipv4)) = sliced.net else { panic!("not IPv4: {frame:02x?}") };
         assert_eq!(ipv4.header().header_checksum(), ipv4.header().to_header().calc_header_checksum());
@@ -305,38 +310,38 @@ impl Seen {
         self.payload = payload.to_vec();
     }
 
-    pub fn ends(&self) -> (Ipv4Addr, u16, Ipv4Addr, u16) {
+    pub(crate) fn ends(&self) -> (Ipv4Addr, u16, Ipv4Addr, u16) {
         (self.src, self.src_port, self.dst, self.dst_port)
     }
 }
 
 /// A frame from one address to another; the MAC of the next hop is the destination's unless said otherwise.
 #[derive(Clone)]
-pub struct Make {
-    pub src: Ipv4Addr,
-    pub dst: Ipv4Addr,
-    pub src_mac: MacAddr,
-    pub dst_mac: MacAddr,
-    pub ttl: u8,
+pub(crate) struct Make {
+    pub(crate) src: Ipv4Addr,
+    pub(crate) dst: Ipv4Addr,
+    pub(crate) src_mac: MacAddr,
+    pub(crate) dst_mac: MacAddr,
+    pub(crate) ttl: u8,
 }
 
-pub fn from_to(src: &str, dst: &str) -> Make {
+pub(crate) fn from_to(src: &str, dst: &str) -> Make {
     let (src, dst) = (ip(src), ip(dst));
     Make { src, dst, src_mac: MacAddr::for_ip(src), dst_mac: MacAddr::for_ip(dst), ttl: 64 }
 }
 
 impl Make {
     /// Sent by the endpoint `address`, whatever the source.
-    pub fn by(self, address: &str) -> Self {
+    pub(crate) fn by(self, address: &str) -> Self {
         Self { src_mac: MacAddr::for_ip(ip(address)), ..self }
     }
 
     /// Sent to the MAC of `address`, whatever the destination.
-    pub fn via(self, address: &str) -> Self {
+    pub(crate) fn via(self, address: &str) -> Self {
         Self { dst_mac: MacAddr::for_ip(ip(address)), ..self }
     }
 
-    pub fn ttl(self, ttl: u8) -> Self {
+    pub(crate) fn ttl(self, ttl: u8) -> Self {
         Self { ttl, ..self }
     }
 
@@ -349,7 +354,7 @@ impl Make {
     }
 
     /// Flags by their first letters: `SFRAP`.
-    pub fn tcp(
+    pub(crate) fn tcp(
         &self,
         src_port: u16,
         dst_port: u16,
@@ -374,26 +379,26 @@ impl Make {
         frame
     }
 
-    pub fn udp(&self, src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn udp(&self, src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().udp(src_port, dst_port).write(&mut frame, payload).unwrap();
         frame
     }
 
-    pub fn ping(&self, id: u16, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn ping(&self, id: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().icmpv4_echo_request(id, 1).write(&mut frame, payload).unwrap();
         frame
     }
 
-    pub fn pong(&self, id: u16, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn pong(&self, id: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().icmpv4_echo_reply(id, 1).write(&mut frame, payload).unwrap();
         frame
     }
 
     /// An ICMP error that quotes the IP packet of `frame`.
-    pub fn icmp_error(&self, kind: u8, code: u8, frame: &[u8]) -> Vec<u8> {
+    pub(crate) fn icmp_error(&self, kind: u8, code: u8, frame: &[u8]) -> Vec<u8> {
         let quoted = &frame[14..frame.len().min(14 + 548)];
         let mut error = Vec::new();
         self.builder().icmpv4_raw(kind, code, [0; 4]).write(&mut error, quoted).unwrap();
@@ -401,7 +406,7 @@ impl Make {
     }
 
     /// Any IPv4 payload.
-    pub fn raw(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn raw(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().write(&mut frame, IpNumber(protocol), payload).unwrap();
         frame
@@ -409,7 +414,7 @@ impl Make {
 }
 
 /// Gives an IPv4 frame a right header checksum after a test changed the header.
-pub fn resum(frame: &mut [u8]) {
+pub(crate) fn resum(frame: &mut [u8]) {
     let header_len = usize::from(frame[14] & 0xf) * 4;
     frame[24..26].fill(0);
     let mut sum: u32 =
