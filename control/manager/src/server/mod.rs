@@ -59,6 +59,10 @@ impl ManagerCore {
         self.stop.send_replace(true);
     }
 
+    fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Turns true when the manager is told to stop.
     pub(crate) fn stop_receiver(&self) -> watch::Receiver<bool> {
         self.stop.subscribe()

@@ -126,7 +126,9 @@ async fn serve(
         Err(end) => end,
     };
     let was_current = core.sessions.unregister(&node, generation);
-    if was_current && !matches!(end, SessionEnd::Left | SessionEnd::Removed(_) | SessionEnd::Stopping) {
+    let gone = matches!(end, SessionEnd::Left | SessionEnd::Removed(_));
+    // A connection that a stopping manager cuts is no news of the node.
+    if was_current && !gone && !core.is_stopping() {
         note_disconnected(core, node).await;
     }
     end
