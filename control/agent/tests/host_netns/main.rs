@@ -8,5 +8,5 @@ mod leftovers;
 mod mesh;
 mod mesh_path;
 mod sandbox;
-mod wire;
+mod sniffer;
 mod world;

@@ -1,13 +1,19 @@
 //! Connections through the mesh's rules, to a task on the same host: who gets there, and as whom.
 
 use crate::mesh::{SKEP0_ADDR, VIP, plan};
-use crate::wire::{Wire, internet_checksum};
+use crate::sniffer::Sniffer;
 use crate::world::{HOST, OUTSIDE, PATIENCE, World, connect, is_silent, listen, sh};
 use skep_agent::host::netns::Netns;
-use skep_agent::host::{Host, IngressRouting, InterfaceSpec, Sandbox, SandboxNetns, SandboxSpec};
-use skep_dataplane::ids::{MacAddr, PortId};
+use skep_agent::host::{Host, IngressRouting, InterfaceSpec, SKEP0, Sandbox, SandboxNetns, SandboxSpec};
+use skep_dataplane::ids::{MacAddr, PortId, Vni};
+use skep_dataplane::io::{Handle, Worker, WorkerConfig};
+use skep_dataplane::snapshot::{
+    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
+    Snapshot,
+};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
+use std::sync::Arc;
 
 pub(crate) const TASK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
@@ -16,7 +22,7 @@ struct Mesh {
     world: World,
     _host: Host,
     task: Sandbox,
-    wire: Wire,
+    _engine: Handle,
     server: TcpListener,
 }
 
@@ -26,11 +32,14 @@ impl Mesh {
         let host = world.daemon().await;
         let report = host.apply_mesh(plan()).await.unwrap();
         let mut task = host.create_sandbox(task()).await.unwrap();
-        let (_, skep0) = report.new_tap.unwrap();
-        let (_, eth0) = task.taps.pop().unwrap();
-        let wire = Wire::new(skep0, eth0, VIP, TASK);
+        let engine = world.host.run(|| Ok(Worker::spawn(WorkerConfig { vtep: HOST, port: 4789, seed: 1 })));
+        let engine = engine.await.unwrap().unwrap();
+        engine.publish(Arc::new(snapshot())).unwrap();
+        for (port, tap) in report.new_tap.into_iter().chain(std::mem::take(&mut task.taps)) {
+            engine.attach(port, tap).unwrap();
+        }
         let server = listen(&task.netns, "0.0.0.0:80").await;
-        Self { world, _host: host, task, wire, server }
+        Self { world, _host: host, task, _engine: engine, server }
     }
 
     /// The client address the task sees when `netns` connects.
@@ -49,11 +58,33 @@ fn task() -> SandboxSpec {
         addr: ipnet::Ipv4Net::new(TASK, 24).unwrap(),
         mac: MacAddr::for_ip(TASK),
         mtu: 1450,
-        offloads: false,
+        offloads: true,
         ingress: Some(ingress),
     };
     let (id, netns) = ("task".to_owned(), SandboxNetns::New);
     SandboxSpec { id, netns, interfaces: vec![eth0], egress: true, dns: false }
+}
+
+/// What the agent would tell the engine: one service with one task, on the ingress network.
+fn snapshot() -> Snapshot {
+    let endpoint =
+        |ip, port, kind| Endpoint { ip, mac: MacAddr::for_ip(ip), location: Location::Local(port), kind };
+    let backends = vec![Backend { ip: TASK, state: BackendState::Active }];
+    let ports = ServicePorts::Only(vec![(L4::Tcp, 80), (L4::Udp, 9001)]);
+    let network = Network {
+        vni: Vni::new(4096).unwrap(),
+        policy: Policy::Plain,
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        gateway: Ipv4Addr::new(10, 0, 0, 1),
+        mtu: 1450,
+        endpoints: vec![
+            endpoint(SKEP0_ADDR, PortId(1), EndpointKind::Host),
+            endpoint(TASK, PortId(2), EndpointKind::Container),
+        ],
+        services: vec![Service { vip: VIP, backends, ports }],
+        ingress: true,
+    };
+    Snapshot { generation: 1, networks: vec![network], reserved: plan().reserved }
 }
 
 #[tokio::test]
@@ -100,24 +131,28 @@ async fn a_udp_server_on_the_wildcard_address_answers_from_where_it_was_asked() 
 async fn a_client_that_claims_an_overlay_address_is_dropped() {
     let mesh = Mesh::new().await;
     sh(&mesh.world.outside, "ip addr add 10.0.0.77/32 dev lo");
+    let skep0 = Sniffer::on(&mesh.world.host, SKEP0).await;
     let claim = |from: Ipv4Addr| {
         mesh.world.outside.run(move || UdpSocket::bind((from, 0))?.send_to(b"x", (HOST, 9000)))
     };
     claim(Ipv4Addr::new(10, 0, 0, 77)).await.unwrap();
     // An honest packet after it shows that the first had its chance.
     claim(OUTSIDE).await.unwrap();
-    mesh.wire.wait_for(|packet| packet.source == OUTSIDE);
-    assert!(mesh.wire.seen().iter().all(|packet| packet.source == OUTSIDE), "{:?}", mesh.wire.seen());
+    let seen = skep0.until(|packet| packet.source == OUTSIDE);
+    assert!(seen.iter().all(|packet| packet.source != Ipv4Addr::new(10, 0, 0, 77)), "{seen:?}");
 }
 
 #[tokio::test]
 async fn nobody_reaches_the_ingress_network_past_the_published_ports() {
     let mesh = Mesh::new().await;
     sh(&mesh.world.outside, &format!("ip route add 10.0.0.0/24 via {HOST}"));
+    let skep0 = Sniffer::on(&mesh.world.host, SKEP0).await;
     assert!(is_silent(&mesh.world.outside, (VIP, 80)).await);
-    assert!(is_silent(&mesh.task.netns, (Ipv4Addr::new(10, 0, 0, 6), 80)).await);
-    let outside = |packet: &crate::wire::Packet| packet.source == OUTSIDE;
-    assert!(!mesh.wire.seen().iter().any(outside), "{:?}", mesh.wire.seen());
+    assert!(is_silent(&mesh.world.outside, (TASK, 80)).await);
+    // The published way shows what passed before it.
+    assert_eq!(mesh.seen_from(&mesh.world.outside, (HOST, 8080)).await, OUTSIDE);
+    let seen = skep0.until(|packet| packet.source == OUTSIDE && packet.protocol == 6);
+    assert_eq!(seen.iter().filter(|packet| packet.source == OUTSIDE).count(), 1, "{seen:?}");
 }
 
 #[tokio::test]
@@ -140,12 +175,14 @@ async fn an_icmp_error_about_an_answer_finds_its_way_to_the_task() {
     let client = connect(&mesh.world.outside, (HOST, 8080)).await.unwrap();
     let port = client.local_addr().unwrap().port();
     let frag_needed = frag_needed_about((HOST, 8080), (OUTSIDE, port));
+    let skep0 = Sniffer::on(&mesh.world.host, SKEP0).await;
     let send = move || {
         let raw = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
         raw.send_to(&frag_needed, &SockAddr::from(SocketAddrV4::new(HOST, 0)))
     };
     mesh.world.outside.run(send).await.unwrap();
-    let error = mesh.wire.wait_for(|packet| packet.protocol == 1);
+    let seen = skep0.until(|packet| packet.protocol == 1);
+    let error = seen.last().unwrap();
     assert_eq!((error.source, error.destination), (OUTSIDE, VIP));
     assert_eq!(error.payload[8 + 12..8 + 16], VIP.octets(), "the quoted packet is the VIP's");
     assert_eq!(error.payload[8 + 20..8 + 22], 80u16.to_be_bytes());
@@ -187,4 +224,14 @@ fn frag_needed_about(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
     let sum = internet_checksum(&icmp);
     icmp[2..4].copy_from_slice(&sum);
     icmp
+}
+
+/// RFC 1071.
+fn internet_checksum(bytes: &[u8]) -> [u8; 2] {
+    let word = |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+    let mut sum: u32 = bytes.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
 }
