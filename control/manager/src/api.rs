@@ -11,13 +11,13 @@ mod network_spec;
 mod networks;
 mod ports;
 mod service_spec;
-mod services;
+pub(crate) mod services;
+#[cfg(test)]
+mod tests;
 mod unsupported;
 
 pub use error::ApiError;
 pub use network_spec::{CreateNetwork, Ipam, IpamConfig};
 pub use networks::{create as create_network, remove as remove_network};
 pub use service_spec::MAX_REPLICAS;
-#[cfg(test)]
-pub(crate) use services::plan_create as tests_create;
 pub use services::{create as create_service, remove as remove_service, update as update_service};

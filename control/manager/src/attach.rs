@@ -152,3 +152,103 @@ fn task(node: &NodeId, request: &AttachRequest, attachment: Attachment, now: Tim
         attachments: vec![attachment],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_loop::sim::{Sim, node_id, on};
+    use std::net::Ipv4Addr;
+
+    fn request(name: &str, addr: Option<&str>) -> AttachRequest {
+        AttachRequest {
+            request: 1,
+            network: "backend".to_owned(),
+            name: name.to_owned(),
+            addr: addr.map(|addr| addr.parse().unwrap()),
+            container: "/run/netns/x".to_owned(),
+        }
+    }
+
+    fn sim() -> Sim {
+        let mut sim = Sim::new(1);
+        sim.network("backend", None);
+        sim.service("web", |spec| spec.task_template.networks = on(&["backend"]));
+        sim.run();
+        sim
+    }
+
+    fn refusal(sim: &Sim, request: &AttachRequest) -> String {
+        plan(&sim.state, &node_id(1), request, sim.now).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_attachment_runs_on_its_node_and_keeps_its_address() {
+        let mut sim = sim();
+        let (task, changes) = plan(&sim.state, &node_id(1), &request("laptop", None), sim.now).unwrap();
+        sim.commit(changes);
+        sim.settle();
+        assert_eq!(task.name(), "laptop");
+        assert_eq!((&task.node_id, task.status.state), (&node_id(1), TaskState::Running));
+        assert_eq!(task.attachments[0].addr.to_string(), "10.0.1.4/24");
+        assert_eq!(sim.state.tasks[&task.id].attachments, task.attachments);
+        let wanted = request("", Some("10.0.1.99"));
+        let (exact, changes) = plan(&sim.state, &node_id(1), &wanted, sim.now).unwrap();
+        sim.commit(changes);
+        assert_eq!(exact.attachments[0].addr.addr(), Ipv4Addr::new(10, 0, 1, 99));
+        let (next, _) = plan(&sim.state, &node_id(1), &request("", None), sim.now).unwrap();
+        assert_eq!(next.attachments[0].addr.addr(), Ipv4Addr::new(10, 0, 1, 5));
+        sim.check_addresses();
+    }
+
+    #[test]
+    fn what_cannot_be_attached_is_refused() {
+        let mut sim = sim();
+        let on = |network: &str| AttachRequest { network: network.to_owned(), ..request("a", None) };
+        assert_eq!(refusal(&sim, &on("nosuch")), "network nosuch not found");
+        assert!(refusal(&sim, &on("ingress")).starts_with("the ingress network cannot be attached to"));
+        assert_eq!(refusal(&sim, &request("a b", None)), "name must be valid as a DNS name component");
+        assert_eq!(
+            refusal(&sim, &request("WEB", None)),
+            "name WEB is taken on network backend by service service-web: choose another"
+        );
+        assert_eq!(refusal(&sim, &request("a", Some("10.0.1.2"))), "Address already in use: 10.0.1.2");
+        for outside in ["10.0.1.1", "10.0.1.0", "10.0.1.255", "10.0.2.7"] {
+            let text = refusal(&sim, &request("a", Some(outside)));
+            assert!(text.starts_with("Requested address is out of range: "), "{text}");
+        }
+        let long = AttachRequest { container: "x".repeat(4_097), ..request("a", None) };
+        assert!(refusal(&sim, &long).contains("longer than 4096 bytes"));
+        let stranger = plan(&sim.state, &NodeId::from("x"), &request("a", None), sim.now).unwrap_err();
+        assert_eq!(stranger.to_string(), "node x not found");
+        let mut closed = lookup::network(&sim.state, "backend").unwrap().clone();
+        closed.spec.attachable = false;
+        sim.put(Change::PutNetwork(Box::new(closed)));
+        assert_eq!(refusal(&sim, &request("a", None)), "network backend not manually attachable");
+    }
+
+    #[test]
+    fn a_name_is_given_once() {
+        let mut sim = sim();
+        let (_, changes) = plan(&sim.state, &node_id(1), &request("laptop", None), sim.now).unwrap();
+        sim.commit(changes);
+        assert_eq!(
+            refusal(&sim, &request("Laptop", None)),
+            "name Laptop is taken on network backend by an attachment of node node-1: choose another"
+        );
+    }
+
+    #[test]
+    fn attachments_of_a_removed_node_go_with_it() {
+        let mut sim = sim();
+        sim.join(2);
+        sim.settle();
+        let (task, changes) = plan(&sim.state, &node_id(2), &request("laptop", None), sim.now).unwrap();
+        sim.commit(changes);
+        sim.node(2, |node| node.status.state = skep_model::node::NodeState::Down);
+        sim.settle();
+        assert!(sim.state.tasks.contains_key(&task.id), "a node that is down may come back with it");
+        sim.put(Change::DeleteNode(node_id(2)));
+        sim.settle();
+        assert!(!sim.state.tasks.contains_key(&task.id));
+    }
+}

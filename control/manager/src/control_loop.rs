@@ -3,6 +3,10 @@
 //! that was seen.
 
 #[cfg(test)]
+mod anything;
+#[cfg(test)]
+pub(crate) mod sim;
+#[cfg(test)]
 mod tests;
 
 use crate::db::{Db, UpdateError};

@@ -1,270 +1,19 @@
-//! The whole loop against a small cluster whose nodes do what agents do: start, fail and stop tasks.
+//! What the loop does, case by case.
 
-use super::*;
+use super::sim::{Sim, global, node_id, on, publish, replicas};
 use crate::api;
-use proptest::prelude::*;
-use skep_model::cluster::{Cluster, ClusterSpec, DEFAULT_POOL, JoinTokens, Meta};
-use skep_model::network::{FIRST_VNI, INGRESS, Network, NetworkSpec};
-use skep_model::node::{
-    Availability, Node, NodeDescription, NodeInternals, NodeSpec, NodeState, NodeStatus, Role,
-};
-use skep_model::service::{
-    ContainerSpec, EndpointMode, EndpointSpec, Mode, NetworkAttachmentConfig, PortConfig, Replicated,
-    Service, ServiceSpec, TaskSpec,
-};
+use crate::state::Change;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use skep_model::network::{FIRST_VNI, INGRESS};
+use skep_model::node::{Availability, NodeState, PortConflict};
+use skep_model::service::{EndpointMode, PortConfig, Protocol, ServiceSpec};
 use skep_model::task::{Task, TaskState};
-use skep_model::{ClusterId, NetworkId, NodeId, ServiceId};
+use skep_model::{NetworkId, ServiceId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// A manager's state with a clock and ids that count.
-pub(crate) struct Sim {
-    pub(crate) state: State,
-    pub(crate) now: Timestamp,
-    tasks_made: u64,
-}
-
-impl Sim {
-    /// A cluster with an ingress network and `nodes` ready nodes `n1`, `n2`…
-    pub(crate) fn new(nodes: u8) -> Self {
-        let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let mut sim = Self { state: State::default(), now, tasks_made: 0 };
-        sim.put(Change::PutCluster(Box::new(cluster(now))));
-        sim.put(Change::PutNetwork(Box::new(network(INGRESS, now))));
-        (1..=nodes).for_each(|n| sim.join(n));
-        sim.settle();
-        sim
-    }
-
-    pub(crate) fn put(&mut self, change: Change) {
-        let revision = self.state.revision + 1;
-        self.state.apply(revision, [change]);
-    }
-
-    pub(crate) fn join(&mut self, n: u8) {
-        let node = node(n, self.now);
-        self.put(Change::PutNode(Box::new(node)));
-    }
-
-    pub(crate) fn commit(&mut self, changes: Vec<Change>) {
-        let revision = self.state.revision + 1;
-        self.state.apply(revision, changes);
-    }
-
-    /// Runs the loop once and checks that it had nothing left to say.
-    pub(crate) fn settle(&mut self) -> Plan {
-        let plan = self.plan();
-        self.commit(plan.changes.clone());
-        let again = self.plan();
-        assert_eq!(again.changes, [], "the plan of an applied plan is empty");
-        assert_eq!(again.next_wakeup, plan.next_wakeup);
-        assert_eq!(plan.problems, [""; 0]);
-        plan
-    }
-
-    fn plan(&mut self) -> Plan {
-        let made = &mut self.tasks_made;
-        plan_with(&self.state, self.now, &mut || {
-            *made += 1;
-            TaskId(format!("t{made:06}"))
-        })
-    }
-
-    pub(crate) fn advance(&mut self, seconds: i64) {
-        self.now = self.now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap();
-    }
-
-    pub(crate) fn node(&mut self, n: u8, edit: impl FnOnce(&mut Node)) {
-        let mut node = self.state.nodes[&node_id(n)].clone();
-        node.meta.updated_at = self.now;
-        edit(&mut node);
-        self.put(Change::PutNode(Box::new(node)));
-    }
-
-    pub(crate) fn report(&mut self, task: &TaskId, state: TaskState) {
-        let mut task = self.state.tasks[task].clone();
-        assert!(task.status.state <= state, "{} cannot go back to {state}", task.id);
-        task.status.state = state;
-        task.status.timestamp = self.now;
-        self.put(Change::PutTask(Box::new(task)));
-    }
-
-    /// Every ready node does what it is told: starts what is assigned, stops what is not wanted.
-    pub(crate) fn agents(&mut self) {
-        let ready = |task: &&Task| {
-            self.state.nodes.get(&task.node_id).is_some_and(|node| node.status.state == NodeState::Ready)
-        };
-        let told: Vec<Task> = self.state.tasks.values().filter(ready).cloned().collect();
-        for task in told.iter().filter(|task| task.is_live() && task.status.state >= TaskState::Assigned) {
-            let next = if task.is_wanted() { TaskState::Running } else { TaskState::Shutdown };
-            self.report(&task.id, next);
-        }
-    }
-
-    /// Lets the cluster work until nothing is left to do.
-    pub(crate) fn run(&mut self) {
-        for _ in 0..6 {
-            self.settle();
-            self.agents();
-            self.advance(10);
-        }
-        self.settle();
-    }
-
-    pub(crate) fn network(&mut self, name: &str, subnet: Option<&str>) -> NetworkId {
-        let mut network = network(name, self.now);
-        network.spec.subnet = subnet.map(|subnet| subnet.parse().unwrap());
-        let id = network.id.clone();
-        self.put(Change::PutNetwork(Box::new(network)));
-        id
-    }
-
-    pub(crate) fn service(&mut self, name: &str, edit: impl FnOnce(&mut ServiceSpec)) -> ServiceId {
-        let mut spec = spec(name);
-        edit(&mut spec);
-        let id = ServiceId(format!("service-{name}"));
-        let changes = api::tests_create(&self.state, &id, spec, self.now).unwrap();
-        self.commit(changes);
-        id
-    }
-
-    pub(crate) fn scale(&mut self, service: &ServiceId, replicas: u64) {
-        let mut service = self.state.services[service].clone();
-        service.spec.mode = self::replicas(replicas);
-        self.put(Change::PutService(Box::new(service)));
-    }
-
-    pub(crate) fn live(&self, service: &ServiceId) -> Vec<&Task> {
-        let own = |task: &&Task| task.service_id == *service && task.is_wanted() && task.is_live();
-        self.state.tasks.values().filter(own).collect()
-    }
-
-    fn running_by_node(&self, service: &ServiceId) -> BTreeMap<String, usize> {
-        let mut nodes = BTreeMap::new();
-        for task in self.live(service) {
-            assert_eq!(task.status.state, TaskState::Running);
-            *nodes.entry(task.node_id.0.clone()).or_default() += 1;
-        }
-        nodes
-    }
-
-    /// No two objects hold one address, and nobody holds one that is not theirs to have.
-    fn check_addresses(&self) {
-        let mut holders: BTreeMap<(NetworkId, Ipv4Addr), String> = BTreeMap::new();
-        let mut hold = |network: &NetworkId, addr: Ipv4Addr, holder: String| {
-            if let Some(network) = self.state.networks.get(network) {
-                let allocation = network.allocation.unwrap();
-                assert!(allocation.subnet.hosts().any(|host| host == addr) && addr != allocation.gateway);
-            }
-            let before = holders.insert((network.clone(), addr), holder.clone());
-            assert_eq!(before, None, "{addr} is given to {holder} too");
-        };
-        let ingress = api::lookup::network(&self.state, INGRESS).unwrap().id.clone();
-        for node in self.state.nodes.values() {
-            hold(&ingress, node.skep.ingress_addr.unwrap(), format!("node {}", node.id));
-        }
-        for service in self.state.services.values() {
-            for vip in &service.endpoint.virtual_ips {
-                hold(&vip.network_id, vip.addr.addr(), format!("service {}", service.id));
-            }
-        }
-        for task in self.state.tasks.values().filter(|task| task.is_live()) {
-            for attachment in &task.attachments {
-                hold(&attachment.network, attachment.addr.addr(), format!("task {}", task.id));
-            }
-        }
-    }
-}
-
-pub(crate) fn node_id(n: u8) -> NodeId {
-    NodeId(format!("node-{n}"))
-}
-
-fn cluster(now: Timestamp) -> Cluster {
-    Cluster {
-        id: ClusterId::from("cluster"),
-        meta: Meta::new(now),
-        spec: ClusterSpec::default(),
-        default_addr_pool: vec![DEFAULT_POOL.parse().unwrap()],
-        subnet_size: 24,
-        data_path_port: 4789,
-        last_vni: 0,
-        root_ca: String::new(),
-        join_tokens: JoinTokens::default(),
-    }
-}
-
-fn network(name: &str, now: Timestamp) -> Network {
-    let spec = NetworkSpec {
-        name: name.to_owned(),
-        ingress: name == INGRESS,
-        attachable: name != INGRESS,
-        ..NetworkSpec::default()
-    };
-    Network { id: NetworkId(format!("net-{name}")), meta: Meta::new(now), spec, allocation: None }
-}
-
-fn node(n: u8, now: Timestamp) -> Node {
-    Node {
-        id: node_id(n),
-        meta: Meta::new(now),
-        spec: NodeSpec {
-            name: None,
-            labels: BTreeMap::new(),
-            role: Role::Worker,
-            availability: Availability::Active,
-            extra: serde_json::Map::new(),
-        },
-        description: NodeDescription { hostname: format!("n{n}"), ..NodeDescription::default() },
-        status: NodeStatus {
-            state: NodeState::Ready,
-            message: String::new(),
-            addr: format!("192.168.77.{n}"),
-        },
-        manager_status: None,
-        skep: NodeInternals {
-            data_path_addr: Some(Ipv4Addr::new(192, 168, 77, n)),
-            routed: vec!["192.168.77.0/24".parse().unwrap()],
-            ..NodeInternals::default()
-        },
-    }
-}
-
-pub(crate) fn spec(name: &str) -> ServiceSpec {
-    let container = ContainerSpec {
-        image: "host".to_owned(),
-        args: vec!["sleep".to_owned(), "1d".to_owned()],
-        ..ContainerSpec::default()
-    };
-    ServiceSpec {
-        name: name.to_owned(),
-        task_template: TaskSpec { container_spec: Some(container), ..TaskSpec::default() },
-        ..ServiceSpec::default()
-    }
-}
-
-pub(crate) fn replicas(replicas: u64) -> Mode {
-    Mode { replicated: Some(Replicated { replicas: Some(replicas) }), ..Mode::default() }
-}
-
-pub(crate) fn on(networks: &[&str]) -> Vec<NetworkAttachmentConfig> {
-    let config = |name: &&str| NetworkAttachmentConfig {
-        target: (*name).to_owned(),
-        ..NetworkAttachmentConfig::default()
-    };
-    networks.iter().map(config).collect()
-}
-
-pub(crate) fn publish(published: u16, target: u16) -> EndpointSpec {
-    let port = PortConfig { target_port: target, published_port: published, ..PortConfig::default() };
-    EndpointSpec { ports: vec![port], ..EndpointSpec::default() }
-}
-
-fn global(spec: &mut ServiceSpec) {
-    spec.mode = Mode { global: Some(skep_model::service::Global {}), ..Mode::default() };
-}
-
-fn restart(policy: serde_json::Value) -> impl FnOnce(&mut ServiceSpec) {
+fn restart(policy: Value) -> impl FnOnce(&mut ServiceSpec) {
     move |spec| {
         spec.task_template.extra.insert("RestartPolicy".to_owned(), policy);
     }
@@ -340,11 +89,7 @@ fn subnets_keep_clear_of_what_hosts_route() {
 #[test]
 fn open_ports_are_given_and_stay_across_updates() {
     let mut sim = Sim::new(1);
-    let conflict = skep_model::node::PortConflict {
-        protocol: skep_model::service::Protocol::Tcp,
-        port: 30_000,
-        holder: "nginx".to_owned(),
-    };
+    let conflict = PortConflict { protocol: Protocol::Tcp, port: 30_000, holder: "nginx".to_owned() };
     sim.node(1, |node| node.skep.port_conflicts = vec![conflict]);
     let first = sim.service("first", |spec| spec.endpoint_spec = publish(30_001, 80));
     let open = sim.service("open", |spec| spec.endpoint_spec = publish(0, 80));
@@ -449,7 +194,7 @@ fn a_failed_task_is_kept_and_replaced_after_the_delay_counted_from_its_end() {
     sim.report(&failed, TaskState::Failed);
     let end = sim.now;
     let plan = sim.settle();
-    assert_eq!(plan.next_wakeup, Some(end.checked_add(jiff::SignedDuration::from_secs(5)).unwrap()));
+    assert_eq!(plan.next_wakeup, Some(end.checked_add(SignedDuration::from_secs(5)).unwrap()));
     let next = sim.live(&web)[0].clone();
     assert_eq!((next.slot, next.desired_state, next.status.state), (1, TaskState::Ready, TaskState::Pending));
     assert_eq!(sim.state.tasks[&failed].desired_state, TaskState::Shutdown);
@@ -493,7 +238,7 @@ fn history_is_five_tasks_per_slot() {
 
 #[test]
 fn restart_policies_are_kept() {
-    let ended = |policy: serde_json::Value, ends: &[TaskState]| {
+    let ended = |policy: Value, ends: &[TaskState]| {
         let mut sim = Sim::new(1);
         let job = sim.service("job", restart(policy));
         sim.run();
@@ -505,13 +250,13 @@ fn restart_policies_are_kept() {
         (sim.live(&job).len(), sim.state.tasks_of(&job).count())
     };
     let failed = TaskState::Failed;
-    assert_eq!(ended(serde_json::json!({"Condition": "none"}), &[failed]), (0, 1));
-    assert_eq!(ended(serde_json::json!({"Condition": "on-failure"}), &[TaskState::Complete]), (0, 1));
-    assert_eq!(ended(serde_json::json!({"Condition": "on-failure"}), &[failed]), (1, 2));
-    assert_eq!(ended(serde_json::json!({"MaxAttempts": 2}), &[failed; 9]), (0, 3));
-    assert_eq!(ended(serde_json::json!({"MaxAttempts": 7}), &[failed; 20]), (0, 8));
+    assert_eq!(ended(json!({"Condition": "none"}), &[failed]), (0, 1));
+    assert_eq!(ended(json!({"Condition": "on-failure"}), &[TaskState::Complete]), (0, 1));
+    assert_eq!(ended(json!({"Condition": "on-failure"}), &[failed]), (1, 2));
+    assert_eq!(ended(json!({"MaxAttempts": 2}), &[failed; 9]), (0, 3));
+    assert_eq!(ended(json!({"MaxAttempts": 7}), &[failed; 20]), (0, 8));
     // Ten seconds pass between two failures: only one of them lies in the window of the last.
-    let window = serde_json::json!({"MaxAttempts": 1, "Window": 1_000_000_000_i64});
+    let window = json!({"MaxAttempts": 1, "Window": 1_000_000_000_i64});
     assert_eq!(ended(window, &[failed; 4]), (1, 5));
 }
 
@@ -628,7 +373,7 @@ fn tasks_of_a_removed_service_go_once_they_stopped_or_their_node_is_down() {
 #[test]
 fn a_node_where_a_service_keeps_failing_comes_last() {
     let mut sim = Sim::new(2);
-    let web = sim.service("web", restart(serde_json::json!({"Delay": 0})));
+    let web = sim.service("web", restart(json!({"Delay": 0})));
     let mut nodes = Vec::new();
     for _ in 0..6 {
         sim.settle();
@@ -640,150 +385,4 @@ fn a_node_where_a_service_keeps_failing_comes_last() {
         sim.settle();
     }
     assert_eq!(nodes.last().map(String::as_str), Some("node-2"), "{nodes:?}");
-}
-
-#[derive(Clone, Debug)]
-enum Event {
-    Scale(u8, u8),
-    Fail(u8),
-    Complete(u8),
-    Node(u8, NodeState),
-    Availability(u8, Availability),
-    RemoveService(u8),
-    CreateService(u8, u8),
-    Agents,
-    Wait(u8),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let state = prop::sample::select(vec![
-        NodeState::Ready,
-        NodeState::Down,
-        NodeState::Unknown,
-        NodeState::Disconnected,
-    ]);
-    let availability =
-        prop::sample::select(vec![Availability::Active, Availability::Pause, Availability::Drain]);
-    prop_oneof![
-        2 => (0u8..3, 0u8..9).prop_map(|(service, n)| Event::Scale(service, n)),
-        3 => any::<u8>().prop_map(Event::Fail),
-        1 => any::<u8>().prop_map(Event::Complete),
-        3 => (1u8..=3, state).prop_map(|(n, state)| Event::Node(n, state)),
-        2 => (1u8..=3, availability).prop_map(|(n, a)| Event::Availability(n, a)),
-        1 => (0u8..3).prop_map(Event::RemoveService),
-        1 => (0u8..3, 0u8..9).prop_map(|(service, n)| Event::CreateService(service, n)),
-        3 => Just(Event::Agents),
-        2 => (0u8..20).prop_map(Event::Wait),
-    ]
-}
-
-fn name(service: u8) -> String {
-    format!("s{service}")
-}
-
-fn create(sim: &mut Sim, service: u8, n: u8) {
-    if api::lookup::service(&sim.state, &name(service)).is_ok() {
-        return;
-    }
-    sim.service(&name(service), |spec| {
-        spec.mode = replicas(u64::from(n));
-        spec.task_template.networks = on(if service == 0 { &["a"] } else { &["a", "b"] });
-        if service == 1 {
-            spec.endpoint_spec = publish(0, 80);
-        }
-        if service == 2 {
-            global(spec);
-        }
-    });
-}
-
-fn apply(sim: &mut Sim, event: &Event) {
-    let nth_live = |sim: &Sim, n: u8| {
-        let running: Vec<TaskId> = sim
-            .state
-            .tasks
-            .values()
-            .filter(|t| t.status.state == TaskState::Running)
-            .map(|t| t.id.clone())
-            .collect();
-        (!running.is_empty()).then(|| running[usize::from(n) % running.len()].clone())
-    };
-    match event {
-        Event::Scale(service, n) => {
-            if let Ok(found) = api::lookup::service(&sim.state, &name(*service)).cloned()
-                && !found.spec.mode.is_global()
-            {
-                sim.scale(&found.id, u64::from(*n));
-            }
-        }
-        Event::Fail(n) => {
-            if let Some(task) = nth_live(sim, *n) {
-                sim.report(&task, TaskState::Failed);
-            }
-        }
-        Event::Complete(n) => {
-            if let Some(task) = nth_live(sim, *n) {
-                sim.report(&task, TaskState::Complete);
-            }
-        }
-        Event::Node(n, state) => sim.node(*n, |node| node.status.state = *state),
-        Event::Availability(n, availability) => sim.node(*n, |node| node.spec.availability = *availability),
-        Event::RemoveService(service) => {
-            sim.put(Change::DeleteService(ServiceId(format!("service-{}", name(*service)))));
-        }
-        Event::CreateService(service, n) => create(sim, *service, *n),
-        Event::Agents => sim.agents(),
-        Event::Wait(seconds) => sim.advance(i64::from(*seconds)),
-    }
-}
-
-fn vips(sim: &Sim) -> BTreeMap<ServiceId, Vec<String>> {
-    let of =
-        |service: &Service| service.endpoint.virtual_ips.iter().map(|vip| vip.addr.to_string()).collect();
-    sim.state.services.iter().map(|(id, service)| (id.clone(), of(service))).collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
-
-    /// Whatever happens: plans are idempotent (`settle`), no address is held twice, VIPs stay, each slot
-    /// and node has one wanted task; and once everything is well again, every service is whole.
-    #[test]
-    fn services_become_whole_again_after_anything(events in prop::collection::vec(event(), 0..40)) {
-        let mut sim = Sim::new(3);
-        sim.network("a", Some("10.9.0.0/25"));
-        sim.network("b", None);
-        sim.settle();
-        (0..3).for_each(|service| create(&mut sim, service, 3));
-        sim.run();
-        for event in &events {
-            let before = vips(&sim);
-            apply(&mut sim, event);
-            sim.settle();
-            sim.check_addresses();
-            for (service, vips) in vips(&sim) {
-                prop_assert!(before.get(&service).is_none_or(|old| old.is_empty() || *old == vips));
-            }
-            let mut places = BTreeSet::new();
-            for task in sim.state.tasks.values().filter(|task| task.is_wanted()) {
-                let node = (task.slot == 0).then(|| task.node_id.clone());
-                prop_assert!(places.insert((task.service_id.clone(), task.slot, node)));
-            }
-        }
-        for n in 1..=3 {
-            sim.node(n, |node| {
-                node.status.state = NodeState::Ready;
-                node.spec.availability = Availability::Active;
-            });
-        }
-        sim.run();
-        sim.run();
-        for service in sim.state.services.values() {
-            let running: usize = sim.running_by_node(&service.id).into_values().sum();
-            let wanted = if service.spec.mode.is_global() { 3 } else { service.spec.mode.replicas() as usize };
-            prop_assert_eq!(running, wanted);
-        }
-        prop_assert!(sim.state.tasks.values().all(|task| sim.state.services.contains_key(&task.service_id)));
-        sim.check_addresses();
-    }
 }
