@@ -95,7 +95,14 @@ impl Lab {
     /// Waits until the service has `count` running tasks on nodes that are up.
     pub fn until_running(&self, service: &str, count: usize) -> Result<()> {
         eventually(Duration::from_secs(30), &format!("{service}: {count} running tasks"), || {
-            let row = self.skep(&["service", "ls", "--filter", &format!("name={service}"), "--format", "{{.Replicas}}"])?;
+            let row = self.skep(&[
+                "service",
+                "ls",
+                "--filter",
+                &format!("name={service}"),
+                "--format",
+                "{{.Replicas}}",
+            ])?;
             Ok(row.trim() == format!("{count}/{count}"))
         })
     }

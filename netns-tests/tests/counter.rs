@@ -11,7 +11,10 @@ fn every_node_counts_in_one_redis_and_every_task_answers() -> Result<()> {
     let mut tasks = BTreeSet::new();
     for _ in 0..3 {
         for node in 1..=3 {
-            let page = lab.exec(CLIENT, &["curl", "-sS", "--max-time", "5", &format!("http://{}:4568/", Lab::addr(node))])?;
+            let page = lab.exec(
+                CLIENT,
+                &["curl", "-sS", "--max-time", "5", &format!("http://{}:4568/", Lab::addr(node))],
+            )?;
             let mut words = page.split_whitespace();
             counts.push(words.nth(1).unwrap_or_default().trim_end_matches(',').parse::<u32>()?);
             tasks.insert(words.nth(2).unwrap_or_default().to_owned());
@@ -27,7 +30,8 @@ fn every_node_counts_in_one_redis_and_every_task_answers() -> Result<()> {
 #[test]
 fn redis_answers_on_its_network_and_not_outside() -> Result<()> {
     let lab = counter()?;
-    let pong = lab.skep(&["run", "--rm", "--network", "backend", "host", "redis-cli", "-h", "redis", "ping"])?;
+    let pong =
+        lab.skep(&["run", "--rm", "--network", "backend", "host", "redis-cli", "-h", "redis", "ping"])?;
     ensure!(pong.trim() == "PONG", "redis says {pong}");
     for node in 1..=3 {
         let target = format!("{}:6379", Lab::addr(node));
@@ -41,19 +45,46 @@ fn counter() -> Result<Lab> {
     let lab = Lab::up(3)?;
     lab.skep(&["network", "create", "--driver", "overlay", "--attachable", "backend"])?;
     lab.skep(&[
-        "service", "create", "-d", "--name", "redis", "--network", "backend", "host",
-        "redis-server", "--save", "", "--protected-mode", "no",
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "redis",
+        "--network",
+        "backend",
+        "host",
+        "redis-server",
+        "--save",
+        "",
+        "--protected-mode",
+        "no",
     ])?;
     lab.skep(&[
-        "service", "create", "-d", "--name", "counter", "--network", "backend", "--replicas", "3",
-        "--env", "REDIS_HOST=redis", "--publish", "4568:4567", "host", &lab.program("visitor-counter"),
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "counter",
+        "--network",
+        "backend",
+        "--replicas",
+        "3",
+        "--env",
+        "REDIS_HOST=redis",
+        "--publish",
+        "4568:4567",
+        "host",
+        &lab.program("visitor-counter"),
     ])?;
     lab.until_running("redis", 1)?;
     lab.until_running("counter", 3)?;
     // Running means started: the first answer says that counter and redis listen.
     netns_tests::lab::eventually(std::time::Duration::from_secs(10), "the counter answers", || {
         for node in 1..=3 {
-            lab.exec(CLIENT, &["curl", "-sS", "--fail", "--max-time", "5", &format!("http://{}:4568/", Lab::addr(node))])?;
+            lab.exec(
+                CLIENT,
+                &["curl", "-sS", "--fail", "--max-time", "5", &format!("http://{}:4568/", Lab::addr(node))],
+            )?;
         }
         Ok(true)
     })?;

@@ -11,8 +11,9 @@ fn run(lab: &Lab, network: &str, args: &[&str]) -> Result<std::process::Output> 
 #[test]
 fn a_task_goes_out_as_its_node() -> Result<()> {
     let lab = Lab::up(2)?;
-    let mut outside =
-        lab.command(CLIENT, &["socat", "TCP4-LISTEN:7000,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR"])?.spawn()?;
+    let mut outside = lab
+        .command(CLIENT, &["socat", "TCP4-LISTEN:7000,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR"])?
+        .spawn()?;
     lab.skep(&["network", "create", "-d", "overlay", "--attachable", "net"])?;
     let target = format!("TCP4:{CLIENT_ADDR}:7000,connect-timeout=3");
     for node in ["n1", "n2"] {
@@ -34,8 +35,17 @@ fn tasks_do_not_meet_on_the_gwbridge_and_networks_exchange_nothing() -> Result<(
     for network in ["red", "blue"] {
         lab.skep(&["network", "create", "-d", "overlay", "--attachable", network])?;
         lab.skep(&[
-            "service", "create", "-d", "--name", &format!("{network}svc"), "--network", network, "host",
-            "socat", "TCP4-LISTEN:8000,fork,reuseaddr", "SYSTEM:hostname -I",
+            "service",
+            "create",
+            "-d",
+            "--name",
+            &format!("{network}svc"),
+            "--network",
+            network,
+            "host",
+            "socat",
+            "TCP4-LISTEN:8000,fork,reuseaddr",
+            "SYSTEM:hostname -I",
         ])?;
         lab.until_running(&format!("{network}svc"), 1)?;
     }
@@ -48,7 +58,8 @@ fn tasks_do_not_meet_on_the_gwbridge_and_networks_exchange_nothing() -> Result<(
         addresses = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(output.status.success())
     })?;
-    let (overlay, bridge): (Vec<&str>, Vec<&str>) = addresses.split_whitespace().partition(|a| a.starts_with("10."));
+    let (overlay, bridge): (Vec<&str>, Vec<&str>) =
+        addresses.split_whitespace().partition(|a| a.starts_with("10."));
     ensure!(overlay.len() == 1 && bridge.len() == 1, "one overlay and one egress address: {addresses}");
     for (network, addr) in [("red", bridge[0]), ("blue", bridge[0]), ("blue", overlay[0])] {
         ensure!(!ask(network, addr)?.status.success(), "{addr} answers a container on {network}");

@@ -11,16 +11,36 @@ const SECONDS_10: Duration = Duration::from_secs(10);
 /// A service whose only task says whom it sees, on TCP and UDP.
 fn peers(lab: &Lab) -> Result<()> {
     lab.skep(&[
-        "service", "create", "-d", "--name", "tcp", "-p", "8080:8000", "host",
-        "socat", "TCP4-LISTEN:8000,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR; echo seen $SOCAT_PEERADDR >&2",
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "tcp",
+        "-p",
+        "8080:8000",
+        "host",
+        "socat",
+        "TCP4-LISTEN:8000,fork,reuseaddr",
+        "SYSTEM:echo $SOCAT_PEERADDR; echo seen $SOCAT_PEERADDR >&2",
     ])?;
     lab.skep(&[
-        "service", "create", "-d", "--name", "udp", "-p", "9000:9000/udp", "host",
-        "socat", "UDP4-RECVFROM:9000,fork", "SYSTEM:cat; echo seen $SOCAT_PEERADDR >&2",
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "udp",
+        "-p",
+        "9000:9000/udp",
+        "host",
+        "socat",
+        "UDP4-RECVFROM:9000,fork",
+        "SYSTEM:cat; echo seen $SOCAT_PEERADDR >&2",
     ])?;
     lab.until_running("tcp", 1)?;
     lab.until_running("udp", 1)?;
-    eventually(SECONDS_10, "the TCP task listens", || Ok(lab.read_tcp(CLIENT, &Lab::addr(1), 8080)? == CLIENT_ADDR))
+    eventually(SECONDS_10, "the TCP task listens", || {
+        Ok(lab.read_tcp(CLIENT, &Lab::addr(1), 8080)? == CLIENT_ADDR)
+    })
 }
 
 /// Sends one datagram from a socket that takes answers from nobody but the address it asked.
@@ -62,7 +82,9 @@ fn a_node_and_its_containers_reach_the_port_at_localhost_and_own_address() -> Re
     for node in 1..=3 {
         let machine = format!("n{node}");
         for addr in ["127.0.0.1", "localhost", &Lab::addr(node), &Lab::addr(node % 3 + 1)] {
-            eventually(SECONDS_10, &format!("{machine} asks {addr}"), || lab.read_tcp(&machine, addr, 8080).map(|_| true))?;
+            eventually(SECONDS_10, &format!("{machine} asks {addr}"), || {
+                lab.read_tcp(&machine, addr, 8080).map(|_| true)
+            })?;
         }
         ensure!(udp_echo(&lab, &machine, "127.0.0.1", "local")? == "local", "UDP on {machine}'s loopback");
     }
@@ -79,7 +101,9 @@ fn a_node_and_its_containers_reach_the_port_at_localhost_and_own_address() -> Re
 fn a_published_port_has_one_service_and_is_free_again_after_it() -> Result<()> {
     let lab = Lab::up(1)?;
     lab.skep(&["service", "create", "-d", "--name", "one", "-p", "8080:80", "host", "sleep", "1000"])?;
-    let said = lab.skep_refuses(&["service", "create", "-d", "--name", "two", "-p", "8080:80", "host", "sleep", "1000"])?;
+    let said = lab.skep_refuses(&[
+        "service", "create", "-d", "--name", "two", "-p", "8080:80", "host", "sleep", "1000",
+    ])?;
     ensure!(said.contains("port '8080' is already in use by service 'one'"), "{said}");
     ensure!(said.contains("as an ingress port"), "{said}");
     lab.skep(&["service", "rm", "one"])?;
@@ -90,11 +114,23 @@ fn a_published_port_has_one_service_and_is_free_again_after_it() -> Result<()> {
 #[test]
 fn a_port_another_program_has_stays_with_it_and_the_others_serve() -> Result<()> {
     let lab = Lab::up(2)?;
-    let mut other = lab.command("n2", &["socat", "TCP4-LISTEN:8080,fork,reuseaddr", "SYSTEM:echo other"])?.spawn()?;
-    eventually(SECONDS_10, "the other program listens", || Ok(lab.read_tcp("n2", "127.0.0.1", 8080)? == "other"))?;
+    let mut other =
+        lab.command("n2", &["socat", "TCP4-LISTEN:8080,fork,reuseaddr", "SYSTEM:echo other"])?.spawn()?;
+    eventually(SECONDS_10, "the other program listens", || {
+        Ok(lab.read_tcp("n2", "127.0.0.1", 8080)? == "other")
+    })?;
     lab.skep(&[
-        "service", "create", "-d", "--name", "web", "-p", "8080:8000", "host",
-        "socat", "TCP4-LISTEN:8000,fork,reuseaddr", "SYSTEM:echo task",
+        "service",
+        "create",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "8080:8000",
+        "host",
+        "socat",
+        "TCP4-LISTEN:8000,fork,reuseaddr",
+        "SYSTEM:echo task",
     ])?;
     lab.until_running("web", 1)?;
     eventually(SECONDS_10, "n1 serves", || Ok(lab.read_tcp(CLIENT, &Lab::addr(1), 8080)? == "task"))?;

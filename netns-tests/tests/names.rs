@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// `dig` on a network, from a container of its own.
 fn dig(lab: &Lab, network: &str, question: &[&str]) -> Result<String> {
-    let args = [&["run", "--rm", "--network", network, "host", "dig", "+tries=1", "+time=3"], question].concat();
+    let args =
+        [&["run", "--rm", "--network", network, "host", "dig", "+tries=1", "+time=3"], question].concat();
     lab.skep(&args)
 }
 
@@ -21,9 +22,28 @@ fn setup() -> Result<Lab> {
         lab.skep(&["network", "create", "-d", "overlay", "--attachable", network])?;
     }
     let sleep = ["host", "sleep", "1000"];
-    lab.skep(&[&["service", "create", "-d", "--name", "web", "--replicas", "3", "--network", "back"], &sleep[..]].concat())?;
     lab.skep(
-        &[&["service", "create", "-d", "--name", "rr", "--replicas", "2", "--endpoint-mode", "dnsrr", "--network", "back"], &sleep[..]].concat(),
+        &[&["service", "create", "-d", "--name", "web", "--replicas", "3", "--network", "back"], &sleep[..]]
+            .concat(),
+    )?;
+    lab.skep(
+        &[
+            &[
+                "service",
+                "create",
+                "-d",
+                "--name",
+                "rr",
+                "--replicas",
+                "2",
+                "--endpoint-mode",
+                "dnsrr",
+                "--network",
+                "back",
+            ],
+            &sleep[..],
+        ]
+        .concat(),
     )?;
     lab.until_running("web", 3)?;
     lab.until_running("rr", 2)?;
@@ -45,12 +65,23 @@ fn each_rule_for_names_holds_and_other_networks_know_nothing() -> Result<()> {
     let tasks = short(&lab, "back", "tasks.web")?;
     ensure!(tasks.len() == 3 && !tasks.contains(&vip), "tasks.<service> → addresses: {tasks:?}");
     let (id, _) = lab.running("web")?.into_iter().next().expect("a running task");
-    let slots = lab.skep(&["service", "ps", "--no-trunc", "--filter", "desired-state=running", "--format", "{{.ID}} {{.Name}}", "web"])?;
-    let name = slots.lines().find_map(|row| row.strip_prefix(&format!("{id} "))).unwrap_or_default().to_owned();
+    let slots = lab.skep(&[
+        "service",
+        "ps",
+        "--no-trunc",
+        "--filter",
+        "desired-state=running",
+        "--format",
+        "{{.ID}} {{.Name}}",
+        "web",
+    ])?;
+    let name =
+        slots.lines().find_map(|row| row.strip_prefix(&format!("{id} "))).unwrap_or_default().to_owned();
     let by_name = short(&lab, "back", &format!("{name}.{id}"))?;
     ensure!(by_name.len() == 1 && by_name.is_subset(&tasks), "task name {name}.{id} → {by_name:?}");
 
-    let orders: BTreeSet<String> = (0..12).map(|_| dig(&lab, "back", &["+short", "rr"])).collect::<Result<_>>()?;
+    let orders: BTreeSet<String> =
+        (0..12).map(|_| dig(&lab, "back", &["+short", "rr"])).collect::<Result<_>>()?;
     ensure!(orders.len() == 2, "dnsrr comes in changing order: {orders:?}");
 
     let aaaa = dig(&lab, "back", &["web", "AAAA"])?;

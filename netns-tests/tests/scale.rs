@@ -43,7 +43,9 @@ fn four_tasks_on_three_nodes_all_answer_and_scaling_down_leaves_the_rest() -> Re
     let nodes: BTreeSet<_> = lab.running("web")?.into_iter().map(|(_, node)| node).collect();
     ensure!(nodes.len() == 3, "spread over {nodes:?}");
     for node in 1..=3 {
-        eventually(Duration::from_secs(10), "all four answer", || Ok(answers(&lab, node, 8080, 4)?.len() == 4))?;
+        eventually(Duration::from_secs(10), "all four answer", || {
+            Ok(answers(&lab, node, 8080, 4)?.len() == 4)
+        })?;
     }
     lab.skep(&["service", "scale", "web=1"])?;
     for node in 1..=3 {
