@@ -1,9 +1,11 @@
 //! `cargo xtask`: what a developer or a visitor of this repository types.
 
+mod demo;
 mod interrupt;
 mod lab;
 mod packages;
 mod program;
+mod test;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
 fn dispatch(words: &[&str]) -> Result<()> {
     match words {
         ["lab", rest @ ..] => lab::command(rest),
+        ["demo"] => demo::run(),
+        ["test"] => test::run(),
         ["bench", ..] => bail!("`bench` isn't there yet"),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -62,7 +62,7 @@ impl Lab {
     }
 
     /// A host by what the user calls it.
-    pub(super) fn host(&self, called: &str) -> Result<Host> {
+    pub(crate) fn host(&self, called: &str) -> Result<Host> {
         let role = Role::parse(called);
         let role = role.filter(|role| self.roles().is_ok_and(|existing| existing.contains(role)));
         let host = role.map(|role| Host::new(self.clone(), role));

@@ -26,7 +26,7 @@ pub(crate) use down::down;
 pub(crate) use host::Host;
 pub(crate) use layout::Lab;
 pub(crate) use options::UpOptions;
-pub(crate) use up::up;
+pub(crate) use up::{prepare, up};
 
 const USAGE: &str = "\
 usage: cargo xtask lab COMMAND [--name NAME]     (default name: skep)
@@ -35,6 +35,7 @@ usage: cargo xtask lab COMMAND [--name NAME]     (default name: skep)
   down                    removes everything `up` made, also after an `up` that was killed
   exec HOST -- COMMAND    runs a command on a host: n1, n2, … or client; `skep` there talks to that host's skepd
   status                  what runs
+  add                     one more host, joined to the cluster
   kill HOST               power off: everything on the host ends at once
   boot HOST               power on again, with the state it had on disk
   daemon HOST kill|start  SIGKILL for a host's skepd alone, and a new one
@@ -61,6 +62,7 @@ pub(crate) fn command(words: &[&str]) -> Result<()> {
         ["down"] => down(&lab),
         ["exec", host] => exec(&lab.host(host)?, program),
         ["status"] => status::print(&lab),
+        ["add"] => up::join_another(&lab),
         ["kill", host] => lab.host(host)?.power_off(),
         ["boot", host] => up::boot(&lab, &lab.host(host)?, &Interrupt::watch()?),
         ["daemon", host, "kill"] => daemon::kill(&lab.host(host)?),

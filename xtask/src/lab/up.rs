@@ -2,7 +2,7 @@
 
 use super::daemon::{self, POLL};
 use super::host::Host;
-use super::layout::Lab;
+use super::layout::{Lab, MAX_NODES};
 use super::{UpOptions, dns, down, underlay};
 use crate::interrupt::Interrupt;
 use crate::packages;
@@ -17,15 +17,21 @@ const READY: Duration = Duration::from_secs(30);
 /// Programs that tasks run.
 const TASK_PROGRAMS: &[&str] = &["visitor-counter"];
 
+/// What a lab needs besides itself: Debian's packages and the release build. Minutes the first time.
+pub(crate) fn prepare() -> Result<()> {
+    packages::ensure()?;
+    let packages = ["--package", "skepd", "--package", "skep-cli", "--package", "netns-tests"];
+    cargo(&[&["build", "--release", "--bins"], packages.as_slice()].concat())
+}
+
 /// Makes the lab. If that fails, or the user asks to stop, nothing of it is left.
 pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<()> {
-    packages::ensure()?;
+    prepare()?;
     ensure!(
         lab.namespaces()?.is_empty(),
         "the lab `{0}` is up, wholly or in part: `cargo xtask lab down --name {0}` removes it, another --name makes another",
         lab.name()
     );
-    build()?;
     let interrupt = Interrupt::watch()?;
     let made = make(lab, options, &interrupt);
     if made.is_err() {
@@ -35,9 +41,17 @@ pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<()> {
     made
 }
 
-fn build() -> Result<()> {
-    let packages = ["--package", "skepd", "--package", "skep-cli", "--package", "netns-tests"];
-    cargo(&[&["build", "--release", "--bins"], packages.as_slice()].concat())
+/// `lab add`: the next number, as a node of the cluster.
+pub(super) fn join_another(lab: &Lab) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
+    let nodes = lab.hosts()?.iter().filter(|host| host.is_node()).count();
+    ensure!(nodes > 0, "the lab `{}` is not up: `cargo xtask lab up`", lab.name());
+    ensure!(nodes < MAX_NODES, "a lab has 1 to {MAX_NODES} nodes");
+    let (manager, node) = (lab.node(1), lab.node(nodes + 1));
+    add(lab, &node, &interrupt)?;
+    let token = manager.run("skep swarm join-token --quiet worker")?;
+    join(&node, &manager, token.trim(), &interrupt)?;
+    await_ready(&manager, nodes + 1, &interrupt)
 }
 
 fn make(lab: &Lab, options: &UpOptions, interrupt: &Interrupt) -> Result<()> {
