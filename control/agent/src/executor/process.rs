@@ -115,7 +115,7 @@ pub(super) fn supervise(launched: Launched, slot: Slot) -> io::Result<Process> {
     let pidfd = Arc::new(sys::readable(pidfd)?);
     let (exit, exited) = watch::channel(None);
     let (release, released) = oneshot::channel();
-    let watched = Watched { shim, socket, pidfd: Arc::clone(&pidfd), directory, _slot: slot };
+    let watched = Watched { shim, socket, pidfd: Arc::clone(&pidfd), directory, slot };
     tokio::spawn(watched.run(exit, released));
     Ok(Process { pid, pidfd, exit: exited, streams, _release: release })
 }
@@ -125,7 +125,7 @@ struct Watched {
     socket: UnixStream,
     pidfd: Arc<AsyncFd<OwnedFd>>,
     directory: PathBuf,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl Watched {
@@ -144,7 +144,8 @@ impl Watched {
                 tracing::warn!(directory = %self.directory.display(), %error, "cannot record a task's end");
             }
         }
-        drop(self.socket);
+        // Who has waited may start the task again, or remove what is kept of it.
+        drop((self.socket, self.slot));
         let _nobody_waits = exit.send(Some(report.unwrap_or(Exit::SHIM_LOST)));
         if let Err(error) = self.shim.wait().await {
             tracing::warn!(%error, "cannot wait for a task's shim");

@@ -72,8 +72,10 @@ pub(super) fn send(socket: &UnixStream, message: &impl Serialize, fds: &[Borrowe
     let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control = if raw.is_empty() { &[] } else { rights.as_slice() };
-    let sent =
-        sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&frame)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    let buffers = [IoSlice::new(&frame)];
+    let sent = uninterrupted(|| {
+        Ok(sendmsg::<()>(socket.as_raw_fd(), &buffers, control, MsgFlags::MSG_NOSIGNAL, None)?)
+    })?;
     let mut socket = socket;
     socket.write_all(&frame[sent..])
 }
@@ -81,7 +83,7 @@ pub(super) fn send(socket: &UnixStream, message: &impl Serialize, fds: &[Borrowe
 /// The next message; `UnexpectedEof` when the other side is gone.
 pub(super) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T, Vec<OwnedFd>)> {
     let mut length = [0u8; 4];
-    let (read, fds) = receive_with_fds(socket, &mut length)?;
+    let (read, fds) = uninterrupted(|| receive_with_fds(socket, &mut length))?;
     if read == 0 {
         return Err(ErrorKind::UnexpectedEof.into());
     }
@@ -90,6 +92,16 @@ pub(super) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<(T
     let mut body = vec![0u8; checked_length(length)?];
     socket.read_exact(&mut body)?;
     Ok((serde_json::from_slice(&body)?, fds))
+}
+
+/// A socket with a timeout is interrupted by any signal, such as another child's end (signal(7)).
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            result => return result,
+        }
+    }
 }
 
 pub(super) fn checked_length(length: [u8; 4]) -> io::Result<usize> {

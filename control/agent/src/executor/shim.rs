@@ -46,8 +46,10 @@ fn run() -> io::Result<()> {
         Ok(mut task) => {
             protocol::send(&socket, &Report::Started { pid: task.pid }, &[task.pidfd.as_fd()])?;
             let (code, signal) = task.attend(&socket)?;
-            record_exit(&order.directory, code, signal)?;
-            send_if_heard(&socket, &Report::Exited { code, signal })
+            // A disk that is full must not turn an exit into a lost shim.
+            let recorded = record_exit(&order.directory, code, signal);
+            send_if_heard(&socket, &Report::Exited { code, signal })?;
+            recorded
         }
         Err(failure) => send_if_heard(&socket, &Report::Failed(failure)),
     }
@@ -74,10 +76,14 @@ fn send_if_heard(socket: &UnixStream, report: &Report) -> io::Result<()> {
     }
 }
 
-/// Says to readers of the log that it is complete.
+/// Says to readers of the log that it is complete. The file's presence does, so a full disk is no obstacle.
 pub(super) fn record_exit(directory: &Path, code: i32, signal: Option<i32>) -> io::Result<()> {
     let text = serde_json::json!({ "code": code, "signal": signal });
-    fs::write(directory.join(EXIT_FILE), text.to_string())
+    match fs::write(directory.join(EXIT_FILE), text.to_string()) {
+        // Removed with its log: nobody reads it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 struct Task {

@@ -109,8 +109,8 @@ pub enum StartError {
     Directory { path: PathBuf, source: io::Error },
     #[error("cannot start the task's shim {path}: {source}")]
     Shim { path: PathBuf, source: io::Error },
-    #[error("the task's shim ended before it started the task; the daemon's log may say why")]
-    ShimLost(#[source] io::Error),
+    #[error("the task's shim ended before it started the task (the daemon's log may say why): {0}")]
+    ShimLost(io::Error),
     #[error("the task did not start within {} s; a file system of this host may hang", START_TIMEOUT.as_secs())]
     Timeout,
     #[error("cannot set the task up: {doing}: {source}")]

@@ -116,12 +116,18 @@ pub(super) fn inherited(number: &str) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Every signal does what it does by default: ignored ones would stay ignored over exec.
+/// Every signal does what it does by default: ignored ones would stay ignored over exec. Past the C library, which
+/// keeps two signals to itself and has posix_spawn ignore them.
 pub(super) fn reset_signals() {
+    /// Size of the kernel's signal set, in bytes.
+    const SET_BYTES: usize = 8;
+    // The kernel's struct sigaction (handler, flags, restorer, mask) all zero: SIG_DFL.
+    let default = [0u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: installs no handler. The signals that allow no change (SIGKILL, SIGSTOP, the C library's own)
-        // fail harmlessly.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let none = std::ptr::null::<u64>();
+        // SAFETY: installs no handler; `default` is as large as the kernel's structure. SIGKILL and SIGSTOP, which
+        // allow no change, fail harmlessly.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, SET_BYTES) };
     }
 }
 
