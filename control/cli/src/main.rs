@@ -35,7 +35,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into(), 1),
     };
     let for_run = matches!(cli.command, Command::Run(_));
-    match runtime.block_on(dispatch(cli)) {
+    let done = runtime.block_on(dispatch(cli));
+    // Not waiting for a read of the terminal that nobody needs any more.
+    runtime.shutdown_background();
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error, if for_run { run::exit_code_of(&error) } else { 1 }),

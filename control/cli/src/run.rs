@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::EXIT_USAGE;
@@ -35,6 +35,9 @@ pub(crate) struct RunArgs {
     /// Environment, as NAME=VALUE, or NAME for this shell's value
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// Pass this command's input on
+    #[arg(short, long)]
+    interactive: bool,
     /// Image (`host`: this host's file system, read-only), then the command; nothing behind the image is a flag
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
@@ -68,11 +71,16 @@ pub(crate) async fn run(client: &Client, args: RunArgs) -> anyhow::Result<u8> {
     }
     let container = format!("/containers/{}", encode(text(&created, "/Id")));
     // In this order no output and no exit is missed, however short the process lives.
-    let output = client.hijack(&format!("{container}/attach?stderr=1&stdout=1&stream=1")).await?;
+    let stdin = if args.interactive { "&stdin=1" } else { "" };
+    let connection = client.hijack(&format!("{container}/attach?stderr=1{stdin}&stdout=1&stream=1")).await?;
     let exit = client.stream(Method::POST, &format!("{container}/wait?condition=removed")).await?;
     client.post(&format!("{container}/start"), None).await?;
+    let (output, input) = tokio::io::split(connection);
+    if args.interactive {
+        tokio::spawn(pass_in(input));
+    }
     let passed = async {
-        pass_on(output).await?;
+        pass_out(output).await?;
         exit_status(exit.into_body()).await
     };
     tokio::select! {
@@ -94,12 +102,12 @@ fn create_body(args: &RunArgs) -> anyhow::Result<Value> {
         bail!("`skep run` without --rm isn't there yet: nothing could list or remove the ended container");
     }
     let mut body = Map::new();
-    body.insert("AttachStdin".into(), json!(false));
+    body.insert("AttachStdin".into(), json!(args.interactive));
     body.insert("AttachStdout".into(), json!(true));
     body.insert("AttachStderr".into(), json!(true));
     body.insert("Tty".into(), json!(false));
-    body.insert("OpenStdin".into(), json!(false));
-    body.insert("StdinOnce".into(), json!(false));
+    body.insert("OpenStdin".into(), json!(args.interactive));
+    body.insert("StdinOnce".into(), json!(args.interactive));
     body.insert("Env".into(), json!(environment(&args.env)?));
     body.insert("Cmd".into(), json!(command));
     body.insert("Image".into(), json!(image));
@@ -108,7 +116,13 @@ fn create_body(args: &RunArgs) -> anyhow::Result<Value> {
     Ok(Value::Object(body))
 }
 
-async fn pass_on(mut output: TokioIo<Upgraded>) -> anyhow::Result<()> {
+/// The end of our input is the end of the container's. A container that reads none is no failure: its end tells.
+async fn pass_in(mut input: WriteHalf<TokioIo<Upgraded>>) {
+    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut input).await;
+    let _ = input.shutdown().await;
+}
+
+async fn pass_out(mut output: ReadHalf<TokioIo<Upgraded>>) -> anyhow::Result<()> {
     let (mut demux, mut buffer) = (Demux::default(), vec![0; 64 << 10]);
     loop {
         let len = output.read(&mut buffer).await.context("the container's output broke off")?;
@@ -148,8 +162,11 @@ async fn forward_signals(client: &Client, container: &str) -> anyhow::Error {
             _ = interrupt.recv() => "SIGINT",
             _ = terminate.recv() => "SIGTERM",
         };
-        if let Err(error) = client.post(&format!("{container}/kill?signal={name}"), None).await {
-            return anyhow::Error::new(error).context("the container can't be signalled");
+        match client.post(&format!("{container}/kill?signal={name}"), None).await {
+            Ok(_) => {}
+            // It ended by itself meanwhile; how is on its way.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return anyhow::Error::new(error).context("the container can't be signalled"),
         }
     }
 }
