@@ -48,6 +48,11 @@ impl Liveness {
         self.deadlines.extract_if(.., |_, deadline| *deadline <= now).map(|(node, _)| node).collect()
     }
 
+    /// Whether the node's grace still runs.
+    pub(crate) fn is_awaited(&self, node: &NodeId) -> bool {
+        self.deadlines.contains_key(node)
+    }
+
     /// When to ask [`Self::expired`] next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.values().min().copied()
@@ -75,7 +80,9 @@ mod tests {
         assert!(liveness.expired(end - Duration::from_millis(1)).is_empty());
         assert_eq!(liveness.expired(end), [node("a")]);
         assert!(liveness.expired(end + PERIOD).is_empty());
+        assert!(!liveness.is_awaited(&node("a")));
         liveness.heard(&node("a"), end + PERIOD);
+        assert!(liveness.is_awaited(&node("a")));
         assert_eq!(liveness.expired(end + PERIOD * 4), [node("a")]);
     }
 

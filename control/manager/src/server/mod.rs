@@ -191,9 +191,13 @@ async fn set_unheard_down(core: &Arc<ManagerCore>) {
         // Whatever still holds the connection open has to introduce itself again.
         core.sessions.close(&node);
         tracing::warn!(%node, "node is down: heartbeat failure");
-        let unheard = node.clone();
-        let written =
-            core.write(move |state| reports::unheard(state, &unheard, jiff::Timestamp::now())).await;
+        let (liveness, unheard) = (core.clone(), node.clone());
+        let change = move |state: &State| match liveness.liveness().is_awaited(&unheard) {
+            // It has come back meanwhile, and its Hello must not be undone.
+            true => Vec::new(),
+            false => reports::unheard(state, &unheard, jiff::Timestamp::now()),
+        };
+        let written = core.write(change).await;
         if written.is_err() {
             core.liveness().heard(&node, Instant::now());
         }

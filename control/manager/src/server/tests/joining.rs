@@ -145,3 +145,42 @@ fn a_cluster_is_not_made_twice_and_not_with_nonsense() {
     drop(manager);
     assert!(refused(|_| ()).contains("already holds a cluster"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_too_long_or_senseless_are_refused_with_a_sentence() {
+    let cluster = Cluster::new().await;
+    let mut stranger = cluster.stranger().await;
+    for (path, text, expected) in [
+        ("/v1/join", "x".repeat(1 << 20), StatusCode::BAD_REQUEST),
+        ("/v1/join", "{}".to_owned(), StatusCode::BAD_REQUEST),
+        ("/v1/nodes", String::new(), StatusCode::NOT_FOUND),
+    ] {
+        let answer = stranger.send(hyper::Method::POST, path, client::body(text)).await.unwrap();
+        assert_eq!(answer.status(), expected, "{path}");
+        let answer = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+        let refusal: skep_model::join::Refusal = serde_json::from_slice(&answer).unwrap();
+        assert!(!refusal.message.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_strangers_is_turned_away_and_disturbs_no_session() {
+    use tokio::io::AsyncReadExt;
+    let cluster = Cluster::new().await;
+    let worker = cluster.worker().await;
+    let mut agent = cluster.agent(&worker).await;
+    agent.begin(client::hello()).await;
+    let mut crowd = Vec::new();
+    for _ in 0..crate::server::MAX_STRANGERS {
+        crowd.push(tokio::net::TcpStream::connect(cluster.addr).await.unwrap());
+    }
+    let mut late = tokio::net::TcpStream::connect(cluster.addr).await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(5), late.read_u8()).await;
+    assert!(read.expect("turned away before any time limit").is_err());
+    agent.say(&skep_model::session::ToManager::Resync).await;
+    agent.assignments().await;
+    drop(crowd);
+    let returned =
+        async { while Client::connect(cluster.addr, cluster.manager.root_ca_pem(), None).await.is_err() {} };
+    tokio::time::timeout(LIMIT, returned).await.expect("there is room again");
+}
