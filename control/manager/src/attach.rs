@@ -1,7 +1,7 @@
 //! Endpoints for what a node runs itself: `skep attach`, `skep run`, containers of the host's engine.
 //! An attachment is a task without a service; its node answers for the process.
 
-use crate::allocator::{AddressError, Addresses};
+use crate::allocator::{self, AddressError, Addresses};
 use crate::api::lookup;
 use crate::api::names::{self, NameError};
 use crate::draft::Draft;
@@ -58,14 +58,16 @@ pub fn plan(
     let network = lookup::network(state, &request.network)
         .map_err(|error| AttachError::NoSuchNetwork(error.to_string()))?;
     check(state, node, network, request)?;
-    let mut addresses = Addresses::of(state);
+    let mut draft = Draft::new(state, now);
+    // The network may be as new as the node: the control loop has not seen it then.
+    allocator::allocate_networks(&mut draft);
+    let mut addresses = Addresses::of(draft.state());
     let addr = match request.addr {
         Some(addr) => addresses.take_exactly(&network.id, addr)?,
         None => addresses.take_one(&network.id)?,
     };
     let attachment = Attachment { network: network.id.clone(), addr, aliases: Vec::new() };
     let task = task(node, request, attachment, now);
-    let mut draft = Draft::new(state, now);
     draft.put_task(task.clone());
     addresses.store(&mut draft);
     Ok((task, draft.into_changes()))
@@ -113,7 +115,7 @@ fn check_name(state: &State, network: &Network, name: &str) -> Result<(), Attach
 /// Who answers to the name on the network already.
 fn holder(state: &State, network: &NetworkId, name: &str) -> Option<String> {
     let mut services = state.services.values().filter(|service| {
-        crate::allocator::networks_of(&service.spec).any(|id| id == *network)
+        allocator::networks_of(&service.spec).any(|id| id == *network)
             && service.spec.name.eq_ignore_ascii_case(name)
     });
     let mut attachments = state.tasks.values().filter(|task| {

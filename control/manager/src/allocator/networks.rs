@@ -21,8 +21,12 @@ pub(crate) enum NetworkError {
 }
 
 /// Allocates every network that is not yet; ingress first, so that it has the first VNI and subnet.
+/// Nothing is given away before a first host has said what it routes.
 pub(crate) fn allocate(draft: &mut Draft<'_>) -> BTreeMap<NetworkId, NetworkError> {
     let mut failed = BTreeMap::new();
+    if !draft.state().nodes.values().any(|node| node.skep.data_path_addr.is_some()) {
+        return failed;
+    }
     let mut waiting: Vec<Network> =
         draft.state().networks.values().filter(|network| network.allocation.is_none()).cloned().collect();
     waiting.sort_by(|a, b| key(a).cmp(&key(b)));

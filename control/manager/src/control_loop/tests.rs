@@ -40,6 +40,17 @@ fn ingress_comes_first_and_every_node_has_an_address_there() {
 }
 
 #[test]
+fn nothing_is_allocated_before_a_host_said_what_it_routes() {
+    let mut sim = Sim::new(0);
+    let subnet = |sim: &Sim| api::lookup::network(&sim.state, INGRESS).unwrap().allocation.map(|a| a.subnet);
+    assert_eq!(subnet(&sim), None);
+    sim.join(1);
+    sim.node(1, |node| node.skep.routed.push("10.0.0.0/16".parse().unwrap()));
+    sim.settle();
+    assert_eq!(subnet(&sim).unwrap().to_string(), "10.1.0.0/24");
+}
+
+#[test]
 fn a_service_gets_vips_ports_and_tasks_with_addresses() {
     let mut sim = Sim::new(1);
     sim.network("backend", None);
