@@ -11,7 +11,7 @@ mod table;
 use crate::hash::scramble;
 use crate::index::{Index, NetworkIndex, ServiceIndex};
 use crate::packet::{Packet, Transport};
-use crate::snapshot::L4;
+use crate::snapshot::{L4, Location};
 use crate::verdict::DropReason;
 use crate::wire::ipv4;
 use balance::Pointers;
@@ -233,6 +233,11 @@ impl Nat {
     }
 
     fn open(&mut self, mut flow: Flow, now: u64) -> Result<FlowId, DropReason> {
+        if let Some(holder) = self.flows.find_reverse(&flow.reverse())
+            && self.flows.flow(holder).is_over()
+        {
+            self.flows.remove(holder);
+        }
         flow.source_port = self.free_port(&flow).ok_or(DropReason::ClientPortsExhausted)?;
         self.flows.insert(flow, now).map_err(|_| DropReason::FlowTableFull)
     }
@@ -274,7 +279,9 @@ fn published_port(tuple: &Tuple) -> Option<(L4, u16)> {
 fn is_alive(flow: &Flow, index: &Index) -> bool {
     let Some(network) = index.network(flow.vni) else { return false };
     let has_client = match flow.via() {
-        None if network.subnet.contains(&flow.client) => network.endpoint(flow.client).is_some(),
+        None if network.subnet.contains(&flow.client) => {
+            network.endpoint(flow.client).is_some_and(|e| matches!(e.location, Location::Local(_)))
+        }
         via => network.host(via).is_some(),
     };
     let port = published_port(&flow.forward());

@@ -8,15 +8,21 @@ use super::flow::{Flow, Phase, Tuple};
 use crate::hash::scramble;
 use std::net::Ipv4Addr;
 
-/// Flows at once. At 104 bytes a slot and its share of the buckets this is 7.5 MiB, allocated at start;
+/// Flows at once. A slot and its share of the buckets take 88 bytes, so this is 5.5 MiB from the start;
 /// a node with 100 tasks has 650 flows for each.
 pub(crate) const CAPACITY: usize = 1 << 16;
 
 /// Direct flows are only tracked while there is this much room left for those that need a slot.
 const DIRECT_CAPACITY: usize = CAPACITY / 2;
 
-/// A silent established flow of this age gives way to a new one, in milliseconds.
-const EVICTABLE_AFTER: u64 = 15 * 60 * 1000;
+/// How long a flow of a phase must have been silent to give way to a new one in a full table, in
+/// milliseconds: what is over at once, what can begin anew unharmed early, a connection late.
+const EVICTABLE_AFTER: [(Phase, u64); 4] = [
+    (Phase::Reset, 0),
+    (Phase::Finished, 0),
+    (Phase::UdpAnswered, 30 * 1000),
+    (Phase::Established, 15 * 60 * 1000),
+];
 
 /// Last-seen times are only kept this exact, in milliseconds, so that most packets write no queue.
 const GRANULARITY: u64 = 1000;
@@ -135,8 +141,8 @@ impl FlowTable {
         None
     }
 
-    /// Neither direction of the flow may be in the table. A full table makes room by ending a flow
-    /// that is over, or an established one that was silent for long; never a live one.
+    /// Neither direction of the flow may be in the table. A full table makes room by forgetting a flow
+    /// that is over or was silent for long; never a live one.
     pub(crate) fn insert(&mut self, flow: Flow, now: u64) -> Result<FlowId, TableFull> {
         if self.free == NONE && !self.evict(now) {
             return Err(TableFull);
@@ -209,13 +215,12 @@ impl FlowTable {
     }
 
     fn evict(&mut self, now: u64) -> bool {
-        let over = [Phase::Reset, Phase::Finished].iter().find_map(|phase| self.oldest(*phase));
-        let silent = || {
-            let (id, _) = self.oldest(Phase::Established)?;
-            let idle = now.saturating_sub(self.slots[id.0 as usize].last_seen);
-            (idle >= EVICTABLE_AFTER).then_some(id)
-        };
-        let Some(victim) = over.map(|(id, _)| id).or_else(silent) else { return false };
+        let victim = EVICTABLE_AFTER.iter().find_map(|(phase, silence)| {
+            let (id, _) = self.oldest(*phase)?;
+            let silent_for = now.saturating_sub(self.slots[id.0 as usize].last_seen);
+            (silent_for >= *silence).then_some(id)
+        });
+        let Some(victim) = victim else { return false };
         self.remove(victim);
         true
     }
@@ -283,5 +288,136 @@ fn unchain(head: &mut u32, slots: &mut [Slot], at: u32, link: impl Fn(&mut Slot)
             return;
         }
         before = *next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat::flow::Direction;
+    use crate::packet::Transport;
+    use crate::wire::ipv4;
+    use crate::wire::tcp::{self, Segment};
+    use proptest::prelude::*;
+
+    fn tuple(n: u16, protocol: u8) -> Tuple {
+        Tuple {
+            vni: 4097,
+            protocol,
+            src: Ipv4Addr::new(10, 1, 0, 3),
+            src_port: n,
+            dst: Ipv4Addr::new(10, 1, 0, 2),
+            dst_port: 80,
+        }
+    }
+
+    fn balanced(n: u16, protocol: u8) -> Flow {
+        Flow { backend: Ipv4Addr::new(10, 1, 0, 4), ..Flow::new(tuple(n, protocol), None) }
+    }
+
+    fn tcp(flags: u8) -> Transport {
+        Transport::Tcp(Segment { src_port: 1, dst_port: 2, seq: 7, ack: 9, flags, header_len: 20, len: 1 })
+    }
+
+    #[test]
+    fn a_slot_and_its_buckets_take_what_the_capacity_says() {
+        assert!(size_of::<Slot>() + 2 * size_of::<u32>() <= 88, "{}", size_of::<Slot>());
+    }
+
+    #[test]
+    fn a_full_table_refuses_while_every_flow_lives() {
+        let mut table = FlowTable::new(1, 4);
+        for n in 0..4 {
+            table.insert(balanced(n, ipv4::TCP), 0).unwrap();
+        }
+        assert_eq!(table.insert(balanced(9, ipv4::TCP), 0), Err(TableFull));
+        assert_eq!(table.len(), 4);
+    }
+
+    #[test]
+    fn what_is_over_gives_way_before_what_is_silent() {
+        let mut table = FlowTable::new(1, 2);
+        let silent = table.insert(balanced(1, ipv4::TCP), 0).unwrap();
+        table.update(silent, 0, Flow::adopt);
+        let over = table.insert(balanced(2, ipv4::TCP), 0).unwrap();
+        table.update(over, 0, |flow| flow.advance(Direction::Reverse, &tcp(tcp::RST)));
+        table.insert(balanced(3, ipv4::TCP), 1).unwrap();
+        assert!(table.find_forward(&tuple(1, ipv4::TCP), None).is_some());
+        assert!(table.find_forward(&tuple(2, ipv4::TCP), None).is_none());
+        let quarter = 15 * 60 * 1000;
+        assert_eq!(table.insert(balanced(4, ipv4::TCP), quarter - 1), Err(TableFull));
+        table.insert(balanced(4, ipv4::TCP), quarter).unwrap();
+        assert!(table.find_forward(&tuple(1, ipv4::TCP), None).is_none());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open(u16),
+        Answer(u16),
+        Close(u16),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0u16..12).prop_map(Step::Open),
+            2 => (0u16..12).prop_map(Step::Answer),
+            1 => (0u16..12).prop_map(Step::Close),
+            2 => (1u64..40_000).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// The model: which UDP flows are there, when each was last seen, and whether it was answered.
+        #[test]
+        fn behaves_like_a_list_of_flows(steps in prop::collection::vec(step(), 1..200)) {
+            const ROOM: usize = 8;
+            let mut table = FlowTable::new(3, ROOM);
+            let mut model: Vec<(u16, u64, bool)> = Vec::new();
+            let mut now = 0;
+            for step in steps {
+                match step {
+                    Step::Open(n) => {
+                        if model.iter().any(|(m, ..)| *m == n) || model.len() == ROOM {
+                            continue;
+                        }
+                        table.insert(balanced(n, ipv4::UDP), now).unwrap();
+                        model.push((n, now, false));
+                    }
+                    Step::Answer(n) => {
+                        let id = table.find_reverse(&balanced(n, ipv4::UDP).reverse());
+                        let known = model.iter_mut().find(|(m, ..)| *m == n);
+                        prop_assert_eq!(id.is_some(), known.is_some());
+                        let (Some(id), Some(known)) = (id, known) else { continue };
+                        let udp = Transport::Udp { src_port: 80, dst_port: n };
+                        table.update(id, now, |flow| flow.advance(Direction::Reverse, &udp));
+                        if !known.2 || now - known.1 >= GRANULARITY {
+                            *known = (n, now, true);
+                        }
+                    }
+                    Step::Close(n) => {
+                        let id = table.find_forward(&tuple(n, ipv4::UDP), None);
+                        prop_assert_eq!(id.is_some(), model.iter().any(|(m, ..)| *m == n));
+                        if let Some(id) = id {
+                            table.remove(id);
+                            model.retain(|(m, ..)| *m != n);
+                        }
+                    }
+                    Step::Wait(time) => {
+                        now += time;
+                        table.expire(now);
+                        model.retain(|(_, seen, answered)| seen + timeout(*answered) > now);
+                    }
+                }
+                prop_assert_eq!(table.len(), model.len());
+                prop_assert_eq!(table.ids().count(), model.len());
+                let expiry = model.iter().map(|(_, seen, answered)| seen + timeout(*answered)).min();
+                prop_assert_eq!(table.next_expiry(), expiry);
+            }
+        }
+    }
+
+    fn timeout(answered: bool) -> u64 {
+        if answered { Phase::UdpAnswered.timeout() } else { Phase::UdpAsked.timeout() }
     }
 }

@@ -64,12 +64,16 @@ impl<O: Output> Pass<'_, O> {
             self.icmp_error(port, packet, network.gateway, Error::TimeExceeded);
             return Err(DropReason::TimeExceeded);
         }
-        packet.decrement_ttl();
-        match owner {
-            Some(target) => self.reach(network, sender, port, packet, target),
-            None if network.subnet.contains(&packet.ip.dst) => Err(DropReason::UnknownDestination),
-            None => self.off_subnet(network, port, packet),
+        let verdict = match owner {
+            Some(target) => self.reach(network, sender, port, packet, target)?,
+            None if network.subnet.contains(&packet.ip.dst) => return Err(DropReason::UnknownDestination),
+            None => self.off_subnet(network, port, packet)?,
+        };
+        // Only what goes on has taken the hop: a held fragment comes here again.
+        if matches!(verdict, Verdict::Deliver(_) | Verdict::Encapsulate(_)) {
+            packet.decrement_ttl();
         }
+        Ok(verdict)
     }
 
     fn serve_gateway(

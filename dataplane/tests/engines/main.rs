@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
+mod fragments;
 mod fuzz;
 mod gateway;
 mod ingress;
+mod offload;
 mod sim;
 mod switch;
 mod vip;

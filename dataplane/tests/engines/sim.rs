@@ -376,25 +376,25 @@ impl Make {
         }
         let mut frame = Vec::new();
         step.write(&mut frame, payload).unwrap();
-        frame
+        may_be_cut(frame)
     }
 
     pub(crate) fn udp(&self, src_port: u16, dst_port: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().udp(src_port, dst_port).write(&mut frame, payload).unwrap();
-        frame
+        may_be_cut(frame)
     }
 
     pub(crate) fn ping(&self, id: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().icmpv4_echo_request(id, 1).write(&mut frame, payload).unwrap();
-        frame
+        may_be_cut(frame)
     }
 
     pub(crate) fn pong(&self, id: u16, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().icmpv4_echo_reply(id, 1).write(&mut frame, payload).unwrap();
-        frame
+        may_be_cut(frame)
     }
 
     /// An ICMP error that quotes the IP packet of `frame`.
@@ -402,15 +402,22 @@ impl Make {
         let quoted = &frame[14..frame.len().min(14 + 548)];
         let mut error = Vec::new();
         self.builder().icmpv4_raw(kind, code, [0; 4]).write(&mut error, quoted).unwrap();
-        error
+        may_be_cut(error)
     }
 
     /// Any IPv4 payload.
     pub(crate) fn raw(&self, protocol: u8, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         self.builder().write(&mut frame, IpNumber(protocol), payload).unwrap();
-        frame
+        may_be_cut(frame)
     }
+}
+
+/// Clears the DF bit that the builder sets.
+fn may_be_cut(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[20] = 0;
+    resum(&mut frame);
+    frame
 }
 
 /// Gives an IPv4 frame a right header checksum after a test changed the header.

@@ -1,0 +1,193 @@
+//! Super-frames and partial checksums, as a TAP with `IFF_VNET_HDR` delivers them.
+
+use crate::sim::*;
+use etherparse::{Ipv4HeaderSlice, TcpHeaderSlice};
+use proptest::prelude::*;
+use skep_dataplane::snapshot::ServicePorts;
+use skep_dataplane::{DropReason, VnetHdr};
+
+const CLIENT: &str = "10.1.0.3";
+const VIP: &str = "10.1.0.2";
+const LOCAL: &str = "10.1.0.4";
+const REMOTE: &str = "10.1.0.5";
+
+fn sim(backend: &str) -> Sim {
+    let overlay = Overlay::new(4097, "10.1.0.0/24", "10.1.0.1")
+        .container(CLIENT, 1, 1)
+        .container(LOCAL, 1, 2)
+        .container(REMOTE, 2, 1)
+        .service(VIP, &[backend], ServicePorts::All);
+    Sim::new(2, vec![overlay])
+}
+
+/// Leaves the frame's checksum to the receiver: the field holds the pseudo-header's sum.
+fn partial(frame: &mut [u8]) {
+    let header_len = usize::from(frame[14] & 0xf) * 4;
+    let l4 = 14 + header_len;
+    let place = l4 + if frame[23] == 6 { 16 } else { 6 };
+    let mut sum = u32::from(frame[23]) + (frame.len() - l4) as u32;
+    sum += frame[26..34].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum::<u32>();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    frame[place..place + 2].copy_from_slice(&(sum as u16).to_be_bytes());
+}
+
+fn tcp_offload(mss: u16) -> VnetHdr {
+    VnetHdr {
+        flags: VnetHdr::NEEDS_CSUM,
+        gso_type: VnetHdr::GSO_TCPV4,
+        hdr_len: 9999,
+        gso_size: mss,
+        csum_start: 34,
+        csum_offset: 16,
+    }
+}
+
+fn udp_offload(size: u16) -> VnetHdr {
+    VnetHdr { gso_type: VnetHdr::GSO_UDP_L4, csum_offset: 6, ..tcp_offload(size) }
+}
+
+fn payload(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+#[test]
+fn a_super_frame_for_a_neighbour_passes_whole() {
+    let mut sim = sim(LOCAL);
+    let mut frame = from_to(CLIENT, LOCAL).tcp(4000, 80, "PA", 1, 1, &payload(30_000));
+    partial(&mut frame);
+    sim.send_offloaded(1, 1, tcp_offload(1410), &frame);
+    let expected = VnetHdr { hdr_len: 54, ..tcp_offload(1410) };
+    assert_eq!(sim.received(1, 2), [(expected, frame)]);
+}
+
+#[test]
+fn a_super_frame_through_a_vip_keeps_a_partial_checksum() {
+    let mut sim = sim(LOCAL);
+    let mut syn = from_to(CLIENT, VIP).tcp(4000, 80, "S", 1, 0, b"");
+    partial(&mut syn);
+    sim.send_offloaded(1, 1, VnetHdr { gso_type: 0, gso_size: 0, ..tcp_offload(0) }, &syn);
+    let mut expected = from_to(CLIENT, LOCAL).tcp(4000, 80, "S", 1, 0, b"");
+    partial(&mut expected);
+    assert_eq!(sim.received(1, 2)[0].1, expected);
+    let mut frame = from_to(CLIENT, VIP).tcp(4000, 80, "PA", 2, 1, &payload(20_000));
+    partial(&mut frame);
+    sim.send_offloaded(1, 1, tcp_offload(1410), &frame);
+    let mut expected = from_to(CLIENT, LOCAL).tcp(4000, 80, "PA", 2, 1, &payload(20_000));
+    partial(&mut expected);
+    assert_eq!(sim.received(1, 2), [(VnetHdr { hdr_len: 54, ..tcp_offload(1410) }, expected)]);
+}
+
+#[test]
+fn a_partial_checksum_is_completed_for_the_underlay() {
+    let mut sim = sim(REMOTE);
+    let mut frame = from_to(CLIENT, REMOTE).udp(4000, 53, b"hello");
+    let complete = frame.clone();
+    partial(&mut frame);
+    sim.send_offloaded(1, 1, VnetHdr { gso_type: 0, gso_size: 0, ..udp_offload(0) }, &frame);
+    assert_eq!(sim.received(2, 1), [(VnetHdr::default(), complete)]);
+}
+
+#[test]
+fn fin_and_psh_stay_on_the_last_segment_and_cwr_on_the_first() {
+    let mut sim = sim(REMOTE);
+    let mut frame = from_to(CLIENT, REMOTE).tcp(4000, 80, "FPA", 1, 1, &payload(3000));
+    frame[47] |= 0x80;
+    partial(&mut frame);
+    let ecn = VnetHdr { gso_type: VnetHdr::GSO_TCPV4 | VnetHdr::GSO_ECN, ..tcp_offload(1000) };
+    sim.send_offloaded(1, 1, ecn, &frame);
+    let flags: Vec<u8> = sim.received(2, 1).iter().map(|(_, frame)| frame[47]).collect();
+    assert_eq!(flags, [0x90, 0x10, 0x19]);
+}
+
+#[test]
+fn segments_too_large_for_the_network_are_cut_again() {
+    let mut sim = sim(REMOTE);
+    let mut frame = from_to(CLIENT, REMOTE).tcp(4000, 80, "A", 1, 1, &payload(20_000));
+    frame[20] = 0x40;
+    resum(&mut frame);
+    partial(&mut frame);
+    sim.send_offloaded(1, 1, tcp_offload(8960), &frame);
+    let frames = sim.received(2, 1);
+    assert_eq!(frames.len(), 20_000usize.div_ceil(usize::from(MTU) - 40));
+    assert!(frames.iter().all(|(_, frame)| frame.len() - 14 <= usize::from(MTU)));
+}
+
+#[test]
+fn nonsense_headers_are_refused_by_name() {
+    let mut sim = sim(REMOTE);
+    let make = from_to(CLIENT, REMOTE);
+    let tcp = make.tcp(4000, 80, "A", 1, 1, &payload(3000));
+    let udp = make.udp(4000, 80, &payload(1000));
+    let good = tcp_offload(1000);
+    let cases = [
+        (VnetHdr { gso_size: 0, ..good }, &tcp, DropReason::OffloadSegmentSize),
+        (VnetHdr { gso_size: 1, ..good }, &tcp, DropReason::OffloadSegmentSize),
+        (VnetHdr { gso_type: VnetHdr::GSO_TCPV6, ..good }, &tcp, DropReason::OffloadType),
+        (VnetHdr { gso_type: VnetHdr::GSO_UDP_L4, ..good }, &tcp, DropReason::OffloadType),
+        (VnetHdr { gso_type: VnetHdr::GSO_UDP_L4 | VnetHdr::GSO_ECN, ..good }, &udp, DropReason::OffloadType),
+        (good, &udp, DropReason::OffloadType),
+        (VnetHdr { flags: VnetHdr::NEEDS_CSUM | VnetHdr::RSC_INFO, ..good }, &tcp, DropReason::OffloadType),
+        (VnetHdr { flags: 0, ..good }, &tcp, DropReason::OffloadChecksum),
+        (VnetHdr { csum_start: 35, ..good }, &tcp, DropReason::OffloadChecksum),
+        (VnetHdr { csum_offset: 6, ..good }, &tcp, DropReason::OffloadChecksum),
+    ];
+    let mut expected = std::collections::BTreeMap::new();
+    for (vnet, frame, reason) in cases {
+        sim.send_offloaded(1, 1, vnet, frame);
+        *expected.entry(reason).or_insert(0) += 1;
+        assert_eq!(sim.dropped(1, reason), expected[&reason], "{vnet:?}");
+    }
+    assert!(sim.wire.is_empty());
+    sim.assert_silent();
+}
+
+/// Puts segments back together the way TCP does, checking each on the way.
+fn reassemble(frames: &[(VnetHdr, Vec<u8>)], seq: u32) -> Vec<u8> {
+    let mut stream = Vec::new();
+    for (vnet, frame) in frames {
+        assert_eq!(*vnet, VnetHdr::default());
+        let seen = Seen::read(frame);
+        assert_eq!(seen.seq, seq.wrapping_add(stream.len() as u32));
+        stream.extend(seen.payload);
+    }
+    stream
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn tcp_segments_carry_the_stream(len in 1usize..60_000, mss in 64u16..9000, seq in any::<u32>()) {
+        let mut sim = sim(REMOTE);
+        let sent = payload(len);
+        let mut frame = from_to(CLIENT, REMOTE).tcp(4000, 80, "PA", seq, 1, &sent);
+        frame[18..20].copy_from_slice(&0xfff0u16.to_be_bytes());
+        resum(&mut frame);
+        partial(&mut frame);
+        sim.send_offloaded(1, 1, tcp_offload(mss), &frame);
+        let frames = sim.received(2, 1);
+        prop_assert_eq!(reassemble(&frames, seq), sent);
+        for (nth, (_, frame)) in frames.iter().enumerate() {
+            let header = Ipv4HeaderSlice::from_slice(&frame[14..]).unwrap();
+            prop_assert_eq!(header.identification(), 0xfff0u16.wrapping_add(nth as u16));
+            prop_assert!(usize::from(header.total_len()) <= usize::from(MTU));
+            let tcp = TcpHeaderSlice::from_slice(&frame[34..]).unwrap();
+            prop_assert_eq!(tcp.psh(), nth + 1 == frames.len());
+        }
+    }
+
+    #[test]
+    fn udp_segments_are_the_datagrams_that_were_sent(count in 1usize..40, size in 1usize..1400, last in 0usize..1400) {
+        let mut sim = sim(REMOTE);
+        let last = last % size + 1;
+        let sent = payload((count - 1) * size + last);
+        let mut frame = from_to(CLIENT, REMOTE).udp(4000, 53, &sent);
+        partial(&mut frame);
+        sim.send_offloaded(1, 1, udp_offload(size as u16), &frame);
+        let datagrams: Vec<_> = sim.received(2, 1).iter().map(|(_, frame)| Seen::read(frame).payload).collect();
+        let expected: Vec<_> = sent.chunks(size).map(<[u8]>::to_vec).collect();
+        prop_assert_eq!(datagrams, expected);
+    }
+}
