@@ -1,11 +1,12 @@
 //! Properties that hold whatever happens to a cluster.
 
-use super::sim::{Sim, global, on, publish, replicas};
-use crate::api;
+use super::sim::{Sim, global, node_id, on, publish, replicas};
 use crate::state::Change;
+use crate::{api, attach};
 use proptest::prelude::*;
 use skep_model::node::{Availability, NodeState};
 use skep_model::service::Service;
+use skep_model::session::AttachRequest;
 use skep_model::task::TaskState;
 use skep_model::{ServiceId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,10 @@ enum Event {
     Availability(u8, Availability),
     RemoveService(u8),
     CreateService(u8, u8),
+    Attach(u8),
+    Detach(u8),
+    RemoveNode(u8),
+    Join(u8),
     Agents,
     Wait(u8),
 }
@@ -40,6 +45,10 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1u8..=3, availability).prop_map(|(n, a)| Event::Availability(n, a)),
         1 => (0u8..3).prop_map(Event::RemoveService),
         1 => (0u8..3, 0u8..9).prop_map(|(service, n)| Event::CreateService(service, n)),
+        1 => (1u8..=3).prop_map(Event::Attach),
+        1 => any::<u8>().prop_map(Event::Detach),
+        1 => (1u8..=3).prop_map(Event::RemoveNode),
+        1 => (1u8..=3).prop_map(Event::Join),
         3 => Just(Event::Agents),
         2 => (0u8..20).prop_map(Event::Wait),
     ]
@@ -71,7 +80,7 @@ fn apply(sim: &mut Sim, event: &Event) {
             .state
             .tasks
             .values()
-            .filter(|t| t.status.state == TaskState::Running)
+            .filter(|t| t.status.state == TaskState::Running && !t.is_attachment())
             .map(|t| t.id.clone())
             .collect();
         (!running.is_empty()).then(|| running[usize::from(n) % running.len()].clone())
@@ -94,6 +103,17 @@ fn apply(sim: &mut Sim, event: &Event) {
                 sim.report(&task, TaskState::Complete);
             }
         }
+        Event::Attach(n) => attach(sim, *n),
+        Event::Detach(n) => {
+            let attached: Vec<_> = sim.state.tasks.values().filter(|task| task.is_attachment()).collect();
+            if let Some(task) = attached.get(usize::from(*n) % attached.len().max(1)) {
+                let id = task.id.clone();
+                sim.put(Change::DeleteTask(id));
+            }
+        }
+        Event::RemoveNode(n) => sim.put(Change::DeleteNode(node_id(*n))),
+        Event::Join(n) => join(sim, *n),
+        Event::Node(n, _) | Event::Availability(n, _) if !sim.state.nodes.contains_key(&node_id(*n)) => {}
         Event::Node(n, state) => sim.node(*n, |node| node.status.state = *state),
         Event::Availability(n, availability) => sim.node(*n, |node| node.spec.availability = *availability),
         Event::RemoveService(service) => {
@@ -102,6 +122,26 @@ fn apply(sim: &mut Sim, event: &Event) {
         Event::CreateService(service, n) => create(sim, *service, *n),
         Event::Agents => sim.agents(),
         Event::Wait(seconds) => sim.advance(i64::from(*seconds)),
+    }
+}
+
+fn join(sim: &mut Sim, n: u8) {
+    if !sim.state.nodes.contains_key(&node_id(n)) {
+        sim.join(n);
+    }
+}
+
+fn attach(sim: &mut Sim, n: u8) {
+    let request = AttachRequest {
+        request: 1,
+        network: "a".to_owned(),
+        name: String::new(),
+        addr: None,
+        container: "/run/netns/x".to_owned(),
+    };
+    // Refused where the node is gone or the network is full.
+    if let Ok((_, changes)) = attach::plan(&sim.state, &node_id(n), &request, sim.now) {
+        sim.commit(changes);
     }
 }
 
@@ -133,12 +173,13 @@ proptest! {
                 prop_assert!(before.get(&service).is_none_or(|old| old.is_empty() || *old == vips));
             }
             let mut places = BTreeSet::new();
-            for task in sim.state.tasks.values().filter(|task| task.is_wanted()) {
+            for task in sim.state.tasks.values().filter(|task| task.is_wanted() && !task.is_attachment()) {
                 let node = (task.slot == 0).then(|| task.node_id.clone());
                 prop_assert!(places.insert((task.service_id.clone(), task.slot, node)));
             }
         }
         for n in 1..=3 {
+            join(&mut sim, n);
             sim.node(n, |node| {
                 node.status.state = NodeState::Ready;
                 node.spec.availability = Availability::Active;
@@ -151,7 +192,8 @@ proptest! {
             let wanted = if service.spec.mode.is_global() { 3 } else { service.spec.mode.replicas() as usize };
             prop_assert_eq!(running, wanted);
         }
-        prop_assert!(sim.state.tasks.values().all(|task| sim.state.services.contains_key(&task.service_id)));
+        let mut tasks = sim.state.tasks.values().filter(|task| !task.is_attachment());
+        prop_assert!(tasks.all(|task| sim.state.services.contains_key(&task.service_id)));
         sim.check_addresses();
     }
 }

@@ -96,7 +96,9 @@ impl Sim {
             self.state.nodes.get(&task.node_id).is_some_and(|node| node.status.state == NodeState::Ready)
         };
         let told: Vec<Task> = self.state.tasks.values().filter(ready).cloned().collect();
-        for task in told.iter().filter(|task| task.is_live() && task.status.state >= TaskState::Assigned) {
+        for task in told.iter().filter(|task| {
+            !task.is_attachment() && task.is_live() && task.status.state >= TaskState::Assigned
+        }) {
             let next = if task.is_wanted() { TaskState::Running } else { TaskState::Shutdown };
             self.report(&task.id, next);
         }
