@@ -8,10 +8,10 @@ pub(crate) const DEFAULT_HOST: &str = "unix:///run/skep/skep.sock";
 
 #[derive(Debug, Parser)]
 #[command(name = "skep", version, about = "Swarm-mode networking without kernel VXLAN, IPVS or IPsec")]
-#[command(args_override_self = true, disable_help_subcommand = true)]
+#[command(args_override_self = true)]
 pub(crate) struct Cli {
     /// Socket of the daemon
-    #[arg(short = 'H', long, global = true, env = "SKEP_HOST", default_value = DEFAULT_HOST, value_name = "unix://PATH")]
+    #[arg(short = 'H', long, global = true, env = "SKEP_HOST", hide_env_values = true, default_value = DEFAULT_HOST, value_name = "unix://PATH")]
     pub(crate) host: String,
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -157,9 +157,11 @@ async fn whole(response: Response<Incoming>) -> Result<Bytes, Error> {
 
 fn message_of(status: StatusCode, body: &[u8]) -> String {
     let json: Option<Value> = serde_json::from_slice(body).ok();
-    match json.as_ref().and_then(|json| json.get("message")).and_then(Value::as_str) {
+    let message = match json.as_ref().and_then(|json| json.get("message")).and_then(Value::as_str) {
         Some(message) => message.trim().to_owned(),
         None if body.is_empty() => status.to_string(),
         None => String::from_utf8_lossy(body).trim().to_owned(),
-    }
+    };
+    // Where the daemon uses Docker's own words, which scripts match, the advice should still work as typed.
+    message.replace("\"docker swarm ", "\"skep swarm ")
 }

@@ -32,6 +32,7 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct CreateArgs {
+    /// `overlay` is the only one
     #[arg(short, long, default_value = "overlay")]
     driver: String,
     /// Containers that belong to no service may join
@@ -49,6 +50,7 @@ pub(crate) struct CreateArgs {
     /// Option of the driver, as KEY or KEY=VALUE
     #[arg(short, long, value_name = "KEY=VALUE")]
     opt: Vec<String>,
+    /// Label of the network
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
     name: String,

@@ -99,11 +99,17 @@ zunvc98w6lebbz9vk5qw0ypow     node-3     Ready     Active                       
 
 #[tokio::test]
 async fn failures_say_what_to_do() {
-    let daemon =
-        Daemon::start(|_| Answer::Json(503, json!({"message": "This node is not a swarm manager."})));
+    let daemon = Daemon::start(|_| {
+        Answer::Json(
+            503,
+            json!({"message": "This node is not a swarm manager. Use \"docker swarm init\" or so."}),
+        )
+    });
     let refused = daemon.skep("node ls").await;
     assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(stderr(&refused), "Error response from daemon: This node is not a swarm manager.\n");
+    let said =
+        "Error response from daemon: This node is not a swarm manager. Use \"skep swarm init\" or so.\n";
+    assert_eq!(stderr(&refused), said);
 
     let nowhere = daemon.skep("-H unix:///nowhere/skep.sock info").await;
     assert_eq!(nowhere.status.code(), Some(1));

@@ -1,7 +1,9 @@
 //! Waiting until a service's tasks run and stay running, and saying meanwhile how it goes.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::{IsTerminal, Write};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::iter;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::query::{self, Filters, list, number, text};
+use crate::show::{printable, short_id};
 
 /// How often the daemon is asked, as the stock CLI does.
 const POLL: Duration = Duration::from_millis(200);
@@ -29,7 +32,7 @@ pub(crate) enum Progress {
 
 impl Progress {
     pub(crate) fn for_stdout() -> Self {
-        if std::io::stdout().is_terminal() { Self::Terminal } else { Self::Lines }
+        if io::stdout().is_terminal() { Self::Terminal } else { Self::Lines }
     }
 }
 
@@ -40,7 +43,7 @@ pub(crate) async fn wait(client: &Client, id: &str, shown: &str, progress: Progr
     tokio::select! {
         done = poll(client, id, shown, &mut screen) => done,
         _ = tokio::signal::ctrl_c() => {
-            println!("Operation continuing in background.\nUse `skep service ps {shown}` to check progress.");
+            crate::out::line(format!("Operation continuing in background.\nUse `skep service ps {shown}` to check progress."))?;
             Ok(())
         }
     }
@@ -61,11 +64,7 @@ async fn poll(client: &Client, id: &str, shown: &str, screen: &mut Screen) -> an
         }
         let remaining = monitor(&service).saturating_sub(since.elapsed());
         if picture.is_converged() && remaining.is_zero() {
-            screen.draw(
-                &picture.lines(),
-                &picture.failures,
-                &format!("verify: Service {shown} converged"),
-            )?;
+            screen.draw(&picture, &format!("verify: Service {shown} converged"))?;
             return Ok(());
         }
         let verify = match picture.is_converged() {
@@ -75,7 +74,7 @@ async fn poll(client: &Client, id: &str, shown: &str, screen: &mut Screen) -> an
             ),
             false => String::new(),
         };
-        screen.draw(&picture.lines(), &picture.failures, &verify)?;
+        screen.draw(&picture, &verify)?;
         sleep(POLL.min(remaining.max(Duration::from_millis(1)))).await;
     }
 }
@@ -94,8 +93,8 @@ fn seconds_up(duration: Duration) -> u128 {
 struct Picture {
     running: usize,
     wanted: usize,
-    /// State of each task, by slot (or by node, for a global service).
-    bars: Vec<String>,
+    /// The task of each slot (or of each node, for a global service).
+    bars: Vec<Bar>,
     /// Tasks that failed, by id, and why.
     failures: Vec<(String, String)>,
 }
@@ -126,7 +125,7 @@ impl Picture {
         Self {
             running: slots.values().copied().filter(runs).count(),
             wanted: wanted.unwrap_or(slots.len()),
-            bars: slots.values().map(|task| bar(task)).collect(),
+            bars: slots.values().map(|task| Bar::new(task)).collect(),
             failures: failures(tasks),
         }
     }
@@ -136,15 +135,38 @@ impl Picture {
         self.running == self.wanted && self.bars.len() == self.wanted
     }
 
-    fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("overall progress: {} out of {} tasks", self.running, self.wanted)];
-        if self.wanted <= MAX_BARS {
-            let bars = self.bars.iter().enumerate();
-            lines.extend(
-                bars.map(|(at, bar)| format!("{}/{}: {bar}", at + 1, self.wanted.max(self.bars.len()))),
-            );
+    fn count(&self) -> String {
+        format!("overall progress: {} out of {} tasks", self.running, self.wanted)
+    }
+
+    /// `1/3: running`, as many as a terminal has room for.
+    fn bars(&self, shown: impl Fn(&Bar) -> bool) -> impl Iterator<Item = String> {
+        let of = self.wanted.max(self.bars.len());
+        let bars = self.bars.iter().enumerate().filter(move |(_, bar)| shown(bar));
+        bars.map(move |(at, bar)| format!("{}/{of}: {bar}", at + 1)).take(MAX_BARS)
+    }
+}
+
+/// How a task stands, and why it isn't further.
+#[derive(Debug, PartialEq, Eq)]
+struct Bar {
+    state: String,
+    /// Empty where nothing is in the way.
+    reason: String,
+}
+
+impl Bar {
+    fn new(task: &Value) -> Self {
+        Self { state: text(task, "/Status/State").to_owned(), reason: printable(text(task, "/Status/Err")) }
+    }
+}
+
+impl fmt::Display for Bar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason.as_str() {
+            "" => f.write_str(&self.state),
+            reason => write!(f, "{}: {reason}", self.state),
         }
-        lines
     }
 }
 
@@ -159,21 +181,15 @@ fn is_wanted(task: &Value) -> bool {
     )
 }
 
-/// `pending: no suitable node`: a state with the reason why it isn't the next one.
-fn bar(task: &Value) -> String {
-    let (state, error) = (text(task, "/Status/State"), text(task, "/Status/Err"));
-    if error.is_empty() { state.to_owned() } else { format!("{state}: {error}") }
-}
-
 fn failures(tasks: &[Value]) -> Vec<(String, String)> {
     let mut failed: Vec<&Value> =
         tasks.iter().filter(|task| matches!(text(task, "/Status/State"), "failed" | "rejected")).collect();
     failed.sort_by_key(|task| created(task));
     let why = |task: &&Value| match text(task, "/Status/Err") {
-        "" => text(task, "/Status/Message").to_owned(),
-        error => error.to_owned(),
+        "" => printable(text(task, "/Status/Message")),
+        error => printable(error),
     };
-    failed.iter().map(|task| (text(task, "/ID").to_owned(), why(task))).collect()
+    failed.iter().map(|task| (short_id(text(task, "/ID")), why(task))).collect()
 }
 
 struct Screen {
@@ -186,66 +202,49 @@ struct Screen {
 
 impl Screen {
     /// `verify` is empty while there is nothing to verify.
-    fn draw(&mut self, lines: &[String], failures: &[(String, String)], verify: &str) -> std::io::Result<()> {
+    fn draw(&mut self, picture: &Picture, verify: &str) -> io::Result<()> {
         match self.progress {
             Progress::Quiet => Ok(()),
-            Progress::Lines => self.draw_lines(lines, failures, verify),
-            Progress::Terminal => self.redraw(lines, failures, verify),
+            Progress::Lines => self.append(picture, verify),
+            Progress::Terminal => self.redraw(picture, verify),
         }
     }
 
-    /// Counts, reasons and the verification as they change. States of single tasks would only flood a log.
-    fn draw_lines(
-        &mut self,
-        lines: &[String],
-        failures: &[(String, String)],
-        verify: &str,
-    ) -> std::io::Result<()> {
-        let mut stdout = std::io::stdout();
-        let reasons = lines[1..].iter().filter(|line| line.contains(": ") && line.matches(": ").count() > 1);
-        let shown: Vec<String> = lines[..1]
-            .iter()
-            .chain(reasons)
-            .cloned()
-            .chain(Some(verify.to_owned()).filter(|v| !v.is_empty()))
-            .collect();
-        for line in shown.iter().filter(|line| !self.last.contains(line)) {
+    /// Counts, reasons and the verification as they change. The states of single tasks would only flood a log.
+    fn append(&mut self, picture: &Picture, verify: &str) -> io::Result<()> {
+        let stuck = picture.bars(|bar| !bar.reason.is_empty());
+        let lines: Vec<String> = iter::once(picture.count()).chain(stuck).chain(non_empty(verify)).collect();
+        let mut stdout = io::stdout();
+        for line in lines.iter().filter(|line| !self.last.contains(line)) {
             writeln!(stdout, "{line}")?;
         }
-        self.last = shown;
-        for (id, why) in failures {
+        self.last = lines;
+        for (id, why) in &picture.failures {
             if self.told.insert(id.clone()) {
-                writeln!(stdout, "task {} failed: {why}", crate::show::short_id(id))?;
+                writeln!(stdout, "task {id} failed: {why}")?;
             }
         }
         stdout.flush()
     }
 
-    fn redraw(
-        &mut self,
-        lines: &[String],
-        failures: &[(String, String)],
-        verify: &str,
-    ) -> std::io::Result<()> {
-        let newest =
-            failures.last().map(|(id, why)| format!("task {} failed: {why}", crate::show::short_id(id)));
-        let shown: Vec<String> = lines
-            .iter()
-            .cloned()
-            .chain(newest)
-            .chain(Some(verify.to_owned()).filter(|v| !v.is_empty()))
-            .collect();
-        let mut stdout = std::io::stdout();
+    fn redraw(&mut self, picture: &Picture, verify: &str) -> io::Result<()> {
+        let newest = picture.failures.last().map(|(id, why)| format!("task {id} failed: {why}"));
+        let lines = iter::once(picture.count()).chain(picture.bars(|_| true)).chain(newest);
+        let lines: Vec<String> = lines.chain(non_empty(verify)).collect();
+        let mut stdout = io::stdout();
         if !self.last.is_empty() {
             // Up to the block's first line, and clear from there to the end of the screen.
             write!(stdout, "\x1b[{}A\x1b[J", self.last.len())?;
         }
-        for line in &shown {
-            writeln!(stdout, "{line}")?;
-        }
-        self.last = shown;
+        // A line that wrapped would count as two at the next redraw: cut at the right margin meanwhile.
+        writeln!(stdout, "\x1b[?7l{}\x1b[?7h", lines.join("\n"))?;
+        self.last = lines;
         stdout.flush()
     }
+}
+
+fn non_empty(line: &str) -> Option<String> {
+    (!line.is_empty()).then(|| line.to_owned())
 }
 
 #[cfg(test)]
@@ -283,7 +282,8 @@ mod tests {
         assert_eq!((picture.running, picture.wanted, picture.is_converged()), (1, 4, false));
         let picture = Picture::new(&replicated(1), &tasks[..1], &nodes());
         assert!(picture.is_converged());
-        assert_eq!(picture.lines(), ["overall progress: 1 out of 1 tasks", "1/1: running"]);
+        assert_eq!(picture.count(), "overall progress: 1 out of 1 tasks");
+        assert_eq!(picture.bars(|_| true).collect::<Vec<_>>(), ["1/1: running"]);
     }
 
     #[test]
@@ -294,7 +294,8 @@ mod tests {
             task("11", 1, "n1", "running", "ready", ""),
         ];
         let picture = Picture::new(&replicated(1), &tasks, &nodes());
-        assert_eq!(picture.bars, ["pending: no suitable node (1 node is down)"]);
+        let bars: Vec<String> = picture.bars(|bar| !bar.reason.is_empty()).collect();
+        assert_eq!(bars, ["1/1: pending: no suitable node (1 node is down)"]);
         assert_eq!(picture.failures, [("10".to_owned(), "task: non-zero exit (1)".to_owned())]);
         assert!(!picture.is_converged());
     }

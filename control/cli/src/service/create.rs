@@ -35,6 +35,7 @@ pub(crate) struct CreateArgs {
     /// One virtual address for all tasks, or their own addresses in DNS
     #[arg(long, default_value = "vip")]
     endpoint_mode: EndpointMode,
+    /// Label of the service
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
     /// Program to run instead of the image's own

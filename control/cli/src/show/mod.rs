@@ -5,7 +5,7 @@ mod table;
 mod template;
 
 pub(crate) use human::{ago, bytes, capitalized, natural_order, short_id};
-pub(crate) use table::table;
+pub(crate) use table::{printable, table};
 pub(crate) use template::Template;
 
 use anyhow::bail;

@@ -16,8 +16,8 @@ pub(crate) fn table(headings: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let line = |cells: &Vec<String>| {
         let last = cells.len().saturating_sub(1);
         let pad = |(column, cell): (usize, &String)| match column == last {
-            true => clean(cell),
-            false => format!("{:<width$}", clean(cell), width = widths[column]),
+            true => printable(cell),
+            false => format!("{:<width$}", printable(cell), width = widths[column]),
         };
         cells.iter().enumerate().map(pad).collect::<String>() + "\n"
     };
@@ -25,7 +25,7 @@ pub(crate) fn table(headings: Vec<String>, rows: Vec<Vec<String>>) -> String {
 }
 
 /// A name or a message with a line's end or an escape code in it must not redraw the terminal.
-fn clean(cell: &str) -> String {
+pub(crate) fn printable(cell: &str) -> String {
     cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
