@@ -200,6 +200,18 @@ async fn a_killed_daemon_takes_its_tasks_along() {
     executor_host::wait_until_gone(pid).await;
 }
 
+/// By the kernel alone: the daemon, which would see to it as well, is stopped.
+#[tokio::test]
+async fn a_killed_shim_takes_its_task_along_without_the_daemons_help() {
+    let host = Host::new();
+    let (mut daemon, pid) = host.daemon(&["sleep", "1000"]);
+    kill("-STOP", daemon.id().cast_signed());
+    kill("-9", parent(pid));
+    executor_host::wait_until_gone(pid).await;
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
 /// Daemon and shim killed together, and the task out of the kernel's reach: the next daemon ends it.
 #[tokio::test]
 async fn what_a_killed_daemon_left_is_cleared() {

@@ -15,18 +15,21 @@ use tokio::io::AsyncReadExt;
 #[tokio::test]
 async fn the_host_is_read_only_and_the_tasks_own_places_are_not() {
     let host = Host::new();
-    let script = "
-        for d in / /etc /usr /root /var/tmp /dev /sys /proc/sys/kernel; do
-            touch $d/skep-test 2>/dev/null && echo wrote $d
-        done
-        for d in . /run/task /tmp /run /dev/shm /run/lock; do touch $d/skep-test || echo not $d; done
-        echo 1 2>/dev/null > /proc/sys/kernel/printk && echo wrote sysctl
-        echo h 2>/dev/null > /proc/sysrq-trigger && echo wrote sysrq
-        mount -o remount,rw / 2>/dev/null && echo remounted
-        echo x > /dev/null && pwd";
-    assert_eq!(host.run(script).await, "/run/task\n");
-    for directory in ["/", "/etc", "/tmp", "/run", "/dev", "/dev/shm", "/run/lock"] {
-        assert!(!Path::new(directory).join("skep-test").exists(), "{directory}");
+    let name = host.id("file");
+    // Values are written back as they are, files taken away again: a failure must not change the machine.
+    let script = format!(
+        "for d in / /etc /usr /root /var/tmp /dev /sys /proc/sys/kernel; do
+             touch $d/{name} 2>/dev/null && echo wrote $d && rm $d/{name}
+         done
+         for d in . /run/task /tmp /run /dev/shm /run/lock; do touch $d/{name} || echo not $d; done
+         s=/proc/sys/kernel/printk; v=$(cat $s); echo $v 2>/dev/null > $s && echo wrote sysctl
+         echo h 2>/dev/null > /proc/sysrq-trigger && echo wrote sysrq
+         mount -o remount,rw / 2>/dev/null && echo remounted
+         echo x > /dev/null && pwd"
+    );
+    assert_eq!(host.run(&script).await, "/run/task\n");
+    for directory in ["/tmp", "/run", "/dev/shm", "/run/lock"] {
+        assert!(!Path::new(directory).join(&name).exists(), "{directory}");
     }
 }
 
@@ -60,6 +63,15 @@ async fn a_task_holds_its_three_streams_and_no_other_descriptor() {
     let mut text = String::new();
     tokio::time::timeout(PATIENCE, streams.stdout.read_to_string(&mut text)).await.unwrap().unwrap();
     assert_eq!(text, "0\n1\n2\n3\n");
+}
+
+#[test]
+fn a_descriptor_that_the_daemon_inherited_and_leaks_does_not_reach_the_task() {
+    let host = Host::new();
+    let daemon = format!("exec 7</etc/hosts; exec {} {}", env!("CARGO_BIN_EXE_skep-task"), host.state());
+    let output = Command::new("sh").args(["-c", &format!("{daemon} ls /proc/self/fd")]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), ["0", "1", "2", "3"], "{text}");
 }
 
 #[tokio::test]
@@ -133,6 +145,7 @@ async fn devices_are_the_harmless_ones_and_none_can_be_made() {
     let script = "
         for d in / /dev /tmp /run /run/task /dev/shm /dev/mqueue /sys; do
             mknod $d/made c 1 5 2>/dev/null && head -c 1 $d/made >/dev/null 2>&1 && echo read $d
+            rm -f $d/made
         done
         test -e /dev/net/tun && echo tun; exit 0";
     assert_eq!(host.run(script).await, "");
@@ -150,7 +163,7 @@ async fn a_user_namespace_gives_no_way_around() {
              umount /proc/sys && echo bare proc; umount -l {secret} && echo bare secret
              mount -o remount,bind,rw /proc/sys && echo writable sysctl; mount -o remount,bind,rw / && echo writable
              mount --bind / /tmp && echo bind; mount --rbind / /tmp; cat /tmp{secret}/secret {secret}/secret
-             echo 5 > /proc/sys/kernel/printk && echo wrote sysctl
+             s=/proc/sys/kernel/printk; v=$(cat $s); echo $v > $s && echo wrote sysctl
          ' 2>/dev/null; exit 0",
         secret = secret.path().display()
     );
@@ -184,14 +197,20 @@ fn a_host_without_resolv_conf_is_told_what_to_do() {
     );
 }
 
-/// What `cat /etc/resolv.conf` as a task says where `script` has filled an empty /etc.
+#[test]
+fn the_files_of_etc_can_be_read_by_every_user_of_the_task() {
+    let text = in_a_host_with("cd /etc; ln -s ../run/r resolv.conf; touch hosts hostname; umask 077");
+    assert!(text.ends_with("nameserver 127.0.0.11\n"), "{text}");
+}
+
+/// What a reader without privileges finds in /etc/resolv.conf as a task says where `script` has filled an empty /etc.
 fn in_a_host_with(script: &str) -> String {
     let host = Host::new();
     let script = format!(
         "mount -t tmpfs tmpfs /etc; {script}
-         exec {} {} cat /etc/resolv.conf 2>&1",
+         exec {} {} setpriv --reuid 65534 --clear-groups cat /etc/resolv.conf 2>&1",
         env!("CARGO_BIN_EXE_skep-task"),
-        host.dir.path().join("executor").display()
+        host.state()
     );
     let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()

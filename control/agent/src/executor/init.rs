@@ -4,7 +4,7 @@ use super::mounts;
 use super::privileges;
 use super::protocol::{Failure, INIT, Order};
 use super::shim::EXECUTING;
-use super::start::WORKING_DIRECTORY;
+use super::spec::WORKING_DIRECTORY;
 use super::sys;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};

@@ -16,19 +16,20 @@ mod init;
 mod leftovers;
 mod log;
 mod mounts;
+mod output;
 mod privileges;
 mod process;
 mod protocol;
 mod shim;
+mod spec;
 mod start;
 mod sys;
 
 pub use leftovers::LeftoversError;
 pub use log::{LogError, ReadOptions};
 pub use process::{Exit, Process, Streams};
-pub use start::{
-    ExecutorConfig, ExecutorError, MAX_PROCESSES, ProcessExecutor, ProcessIo, ProcessSpec, StartError,
-};
+pub use spec::{ExecutorConfig, ExecutorError, ProcessIo, ProcessSpec, StartError};
+pub use start::{MAX_PROCESSES, ProcessExecutor};
 
 use std::process::ExitCode;
 

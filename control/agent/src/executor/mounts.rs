@@ -6,7 +6,7 @@
 
 use super::init::step;
 use super::protocol::{Failure, Order};
-use super::start::WORKING_DIRECTORY;
+use super::spec::WORKING_DIRECTORY;
 use super::sys;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};

@@ -1,7 +1,7 @@
 //! What the daemon, the shim and the first stage of a task say to each other: frames of a length (u32,
 //! little endian) and one JSON document over a stream socket, file descriptors beside the length.
 
-use super::start::ProcessIo;
+use super::spec::ProcessIo;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;

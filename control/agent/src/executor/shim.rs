@@ -2,16 +2,15 @@
 //! thread, so that a task needs nothing of the daemon while it runs.
 
 use super::leftovers::Processes;
-use super::log::{EXIT_FILE, LogWriter, Splitter};
+use super::log::EXIT_FILE;
+use super::output::Output;
 use super::protocol::{self, Failure, INIT, Order, Report};
-use super::start::ProcessIo;
+use super::spec::ProcessIo;
 use super::sys;
-use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::pipe2;
-use skep_model::session::LogStream;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -19,9 +18,6 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-
-/// As much as a pipe holds by default (pipe(7)).
-const READ_BYTES: usize = 64 << 10;
 
 /// What a task's first stage writes to its status pipe right before it becomes the command. Nothing after it
 /// means that the command runs; a [`Failure`] with or without it that it doesn't.
@@ -220,10 +216,9 @@ fn streams(
         let mut next = || attached.next().map(Stdio::from).ok_or_else(bad_order);
         return Ok(([next()?, next()?, next()?], None));
     }
-    let log = LogWriter::create(order.directory.clone())?;
     let ((stdout, task_out), (stderr, task_err)) = (pipe()?, pipe()?);
-    let pipes = [Pipe::new(stdout, LogStream::Stdout)?, Pipe::new(stderr, LogStream::Stderr)?];
-    Ok(([Stdio::null(), task_out.into(), task_err.into()], Some(Output { log, pipes })))
+    let output = Output::new(order.directory.clone(), stdout, stderr)?;
+    Ok(([Stdio::null(), task_out.into(), task_err.into()], Some(output)))
 }
 
 /// Starts the first stage as pid 1 of a new pid namespace; `fds` are its arguments, by number.
@@ -268,66 +263,5 @@ fn read_status(mut status: File, socket: &UnixStream) -> Result<(), Failure> {
         [EXECUTING, failure @ ..] | failure => {
             Err(serde_json::from_slice(failure).unwrap_or_else(|error| failed(error.into())))
         }
-    }
-}
-
-struct Output {
-    log: LogWriter,
-    pipes: [Pipe; 2],
-}
-
-impl Output {
-    fn open_pipes(&self) -> impl Iterator<Item = &File> {
-        self.pipes.iter().filter_map(|pipe| pipe.file.as_ref())
-    }
-
-    /// Writes what is there to read to the log; all of it if the task has ended.
-    fn drain(&mut self, ended: bool) {
-        let now = Timestamp::now();
-        for pipe in &mut self.pipes {
-            while pipe.read(&mut self.log, now) && ended {}
-            if ended {
-                pipe.finish(&mut self.log, now);
-            }
-        }
-        self.log.flush(now);
-    }
-}
-
-struct Pipe {
-    /// None after its end.
-    file: Option<File>,
-    stream: LogStream,
-    splitter: Splitter,
-}
-
-impl Pipe {
-    fn new(fd: OwnedFd, stream: LogStream) -> io::Result<Self> {
-        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { file: Some(fd.into()), stream, splitter: Splitter::default() })
-    }
-
-    /// Reads once; false if nothing was there.
-    fn read(&mut self, log: &mut LogWriter, now: Timestamp) -> bool {
-        let Some(file) = &mut self.file else { return false };
-        let mut buffer = [0u8; READ_BYTES];
-        match file.read(&mut buffer) {
-            Ok(0) => {
-                self.finish(log, now);
-                false
-            }
-            Ok(read) => {
-                let stream = self.stream;
-                self.splitter.push(&buffer[..read], |line| log.add(now, stream, line));
-                true
-            }
-            Err(_nothing_there) => false,
-        }
-    }
-
-    fn finish(&mut self, log: &mut LogWriter, now: Timestamp) {
-        let stream = self.stream;
-        self.splitter.finish(|line| log.add(now, stream, line));
-        self.file = None;
     }
 }

@@ -46,6 +46,11 @@ impl Host {
         format!("{}{name}", self.tag)
     }
 
+    /// The executor's directory.
+    pub(crate) fn state(&self) -> String {
+        self.dir.path().join("executor").display().to_string()
+    }
+
     pub(crate) fn spec(&self, name: &str, args: &[&str]) -> ProcessSpec {
         ProcessSpec {
             id: self.id(name),

@@ -1,7 +1,7 @@
 //! The reading side: from the oldest line kept, over the turn of the file, to the task's end.
 
 use super::{CURRENT, EXIT_FILE, PREVIOUS};
-use crate::executor::start::valid_id;
+use crate::executor::spec::valid_id;
 use crate::executor::sys;
 use jiff::Timestamp;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
