@@ -1,9 +1,22 @@
 //! Becoming a member: nothing a manager says is believed before its root matches the join token's digest.
 
-use skep_model::join::Credentials;
+use crate::tls::{self, CredentialsError};
+use crate::transport::{self, ConnectError};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, StatusCode};
+use rcgen::{CertificateParams, KeyPair};
+use rustls::ClientConfig;
+use skep_model::join::{CA_PATH, Credentials, JOIN_PATH, JoinRequest, JoinResponse, Refusal};
 use skep_model::node::Availability;
 use skep_model::token::JoinToken;
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// For everything together: two handshakes and two small requests.
+const ENROLL_LIMIT: Duration = Duration::from_secs(20);
+/// A certificate or a refusal; both are far smaller.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 #[derive(Clone, Debug)]
 pub struct EnrollRequest {
@@ -22,13 +35,103 @@ pub struct Enrolled {
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     #[error(
-        "cannot reach a manager at {manager}: {reason}; check the address, and that TCP port {} is open there",
+        "cannot reach a manager at {manager}: {reason}; check the address, that skepd runs there as a manager, and that no firewall closes TCP port {}",
         manager.port()
     )]
     Unreachable { manager: SocketAddr, reason: String },
+    #[error(
+        "the manager at {manager} did not finish the join within {} s: it may be overloaded, try again",
+        ENROLL_LIMIT.as_secs()
+    )]
+    Timeout { manager: SocketAddr },
+    #[error(
+        "remote CA does not match fingerprint: the certificate authority at {manager} is not the one this join token was made for; either the token is of another or a re-created cluster (get a fresh one with `skep swarm join-token worker`), or somebody between here and there poses as the manager"
+    )]
+    WrongAuthority { manager: SocketAddr },
+    /// In the manager's words.
+    #[error("{message}")]
+    Refused { message: String },
+    #[error("the answer of {manager} is not a Skep manager's: {reason}")]
+    Answer { manager: SocketAddr, reason: String },
+    #[error("cannot make a key for this node: {0}")]
+    Key(#[from] rcgen::Error),
+    #[error("cannot set up TLS: {0}")]
+    Tls(CredentialsError),
 }
 
 /// Asks the manager at `request.manager` to make this host a node. Takes at most 20 s.
 pub async fn enroll(request: EnrollRequest) -> Result<Enrolled, EnrollError> {
-    Err(EnrollError::Unreachable { manager: request.manager, reason: "not wired yet".to_owned() })
+    let manager = request.manager;
+    match tokio::time::timeout(ENROLL_LIMIT, enroll_unbounded(request)).await {
+        Ok(enrolled) => enrolled,
+        Err(_elapsed) => Err(EnrollError::Timeout { manager }),
+    }
+}
+
+async fn enroll_unbounded(request: EnrollRequest) -> Result<Enrolled, EnrollError> {
+    let manager = request.manager;
+    let root_ca = fetch_root(manager, &request.token).await?;
+    let root = tls::certificate(&root_ca).map_err(EnrollError::Tls)?;
+    let tls = tls::believing(&root).map_err(EnrollError::Tls)?;
+
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let join = JoinRequest {
+        token: request.token.to_string(),
+        csr: CertificateParams::default().serialize_request(&key)?.pem()?,
+        hostname: request.hostname,
+        availability: request.availability,
+    };
+    let body = serde_json::to_vec(&join).expect("a join request serializes without failing");
+    let answer = exchange(manager, tls, Method::POST, JOIN_PATH, body).await?;
+    let joined: JoinResponse = serde_json::from_slice(&answer)
+        .map_err(|error| EnrollError::Answer { manager, reason: error.to_string() })?;
+    let credentials = Credentials {
+        node_id: joined.node_id,
+        cluster_id: joined.cluster_id,
+        role: joined.role,
+        certificate: joined.certificate,
+        private_key: key.serialize_pem(),
+        root_ca,
+    };
+    // A certificate for another key would only fail later, at every session.
+    tls::member(&credentials).map_err(|error| EnrollError::Answer { manager, reason: error.to_string() })?;
+    Ok(Enrolled { credentials, data_path_port: joined.data_path_port })
+}
+
+/// The cluster's root, which is the token's own.
+async fn fetch_root(manager: SocketAddr, token: &JoinToken) -> Result<String, EnrollError> {
+    let tls = tls::believing_anybody().map_err(EnrollError::Tls)?;
+    let answer = exchange(manager, tls, Method::GET, CA_PATH, Vec::new()).await?;
+    let answer_error = |reason| EnrollError::Answer { manager, reason };
+    let pem = String::from_utf8(answer).map_err(|error| answer_error(error.to_string()))?;
+    let root = tls::certificate(&pem).map_err(|error| answer_error(error.to_string()))?;
+    if token.pins(&root) { Ok(pem) } else { Err(EnrollError::WrongAuthority { manager }) }
+}
+
+/// One request on a connection of its own; the body of the answer, if it is no refusal.
+async fn exchange(
+    manager: SocketAddr,
+    tls: ClientConfig,
+    method: Method,
+    path: &str,
+    body: Vec<u8>,
+) -> Result<Vec<u8>, EnrollError> {
+    let unreachable = |error: ConnectError| match error.is_certificate_refused() {
+        true => EnrollError::WrongAuthority { manager },
+        false => EnrollError::Unreachable { manager, reason: error.to_string() },
+    };
+    let broken = |reason: String| EnrollError::Unreachable { manager, reason };
+    let mut connection = transport::connect::<Full<Bytes>>(manager, tls).await.map_err(unreachable)?;
+    let request = transport::request(method, path, Full::new(Bytes::from(body)));
+    let response = connection.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    let body = body.map_err(|error| broken(error.to_string()))?.to_bytes().to_vec();
+    if status == StatusCode::OK {
+        return Ok(body);
+    }
+    Err(match serde_json::from_slice::<Refusal>(&body) {
+        Ok(refusal) => EnrollError::Refused { message: refusal.message },
+        Err(_) => EnrollError::Answer { manager, reason: format!("it answered {path} with {status}") },
+    })
 }

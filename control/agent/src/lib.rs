@@ -1,6 +1,12 @@
 //! The agent: what makes one host a node. It enrolls, keeps a session with a manager, and makes true on
 //! its host what the manager assigns: namespaces and interfaces, forwarding, names, processes.
 //!
+//! ```text
+//! session ── Desired ──> reconcile ── plan ──> host · dataplane · dns · tasks
+//!    ^                      ^ projections (pure): Snapshot, Records, MeshPlan
+//!    └── statuses, port conflicts, logs, attachments
+//! ```
+//!
 //! - [`enroll`]: from a join token to credentials.
 //! - [`Agent`]: the daemon's handle to everything else.
 //! - [`host`], [`executor`]: the only parts that touch the kernel.
@@ -8,9 +14,20 @@
 mod agent;
 pub mod attach;
 pub mod containers;
+mod desired;
 pub mod enroll;
 pub mod executor;
+mod explain;
 pub mod host;
+mod member;
+mod places;
+mod project;
+mod reconcile;
+mod sandboxes;
+mod session;
+mod tasks;
+mod tls;
+mod transport;
 
 pub use agent::{Agent, AgentConfig, AgentStatus, JoinError, Membership, StartError};
 pub use attach::{AttachError, AttachOptions, AttachedInterface, DetachError, DetachTarget};

@@ -4,7 +4,7 @@
 //! - [`cluster`], [`node`], [`network`], [`service`], [`task`]: objects. A `Spec` is the user's and never
 //!   changed by the system; a `Status` is what was observed.
 //! - [`assign`]: what one node has to make true, as a keyed set with COMPLETE and INCREMENTAL updates.
-//! - [`session`]: the two message types of the stream between an agent and its manager.
+//! - [`session`]: the two message types of the stream between an agent and its manager; [`lines`]: its framing.
 //! - [`join`]: how a node gets its certificate; [`token`]: Swarm's join token.
 //!
 //! Nothing here does I/O.
@@ -13,6 +13,7 @@ pub mod assign;
 pub mod cluster;
 pub mod id;
 pub mod join;
+pub mod lines;
 pub mod network;
 pub mod node;
 pub mod service;

@@ -1,11 +1,20 @@
 //! Containers the user starts on this node (`skep run`, `docker run`): local processes whose places on
 //! networks are asked from the manager.
 
+mod life;
+mod registry;
+mod streams;
+
+pub(crate) use registry::LocalContainers;
+
+use crate::agent::Shared;
 use bytes::Bytes;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
+use registry::MAX_CONTAINERS;
 use skep_model::session::LogStream;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -24,6 +33,7 @@ pub struct ContainerConfig {
     /// Empty: the first 12 digits of the id.
     pub hostname: String,
     pub networks: Vec<ContainerNetwork>,
+    /// Refused: there are no terminals in this release.
     pub tty: bool,
     /// Removed when it ends.
     pub auto_remove: bool,
@@ -45,15 +55,25 @@ pub struct ContainerInfo {
     pub config: ContainerConfig,
     pub created: Timestamp,
     pub state: ContainerState,
-    /// Name of the network as asked for, and the address on it.
+    /// While it runs: its networks by name, and its address on each.
     pub networks: Vec<(String, Ipv4Net)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum ContainerState {
+    /// Until its command runs.
     Created,
-    Running { pid: i32, started: Timestamp },
-    Exited { code: i32, started: Option<Timestamp>, finished: Timestamp, error: String },
+    Running {
+        pid: i32,
+        started: Timestamp,
+    },
+    Exited {
+        /// 128 + signal if a signal ended it; Docker's 125, 126 or 127 if it did not start.
+        code: i32,
+        started: Option<Timestamp>,
+        finished: Timestamp,
+        error: String,
+    },
 }
 
 /// The streams of a container. Attach before the start to miss nothing.
@@ -61,7 +81,8 @@ pub enum ContainerState {
 pub struct ContainerStreams {
     /// Dropping it is the end of the container's input.
     pub stdin: DuplexStream,
-    /// In the order it was read; closed when the container has ended and all was given out.
+    /// Closed when the container has ended and all was given out. A reader that stops reading stops the
+    /// container at its next output; one that drops this loses what comes.
     pub output: mpsc::Receiver<(LogStream, Bytes)>,
 }
 
@@ -69,60 +90,104 @@ pub struct ContainerStreams {
 pub enum ContainerError {
     #[error("this node is not part of a swarm: run `skep swarm init` or `skep swarm join` first")]
     NotAMember,
+    /// Docker's words, as the next ones.
     #[error("No such container: {0}")]
     NotFound(String),
+    #[error("Multiple IDs found with provided prefix: {0}")]
+    Ambiguous(String),
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken { name: String, id: String },
+    #[error(
+        "invalid container name '{0}': use letters, digits, '-', '_' and '.', a letter or digit first, 63 at most"
+    )]
+    InvalidName(String),
+    #[error("{0}")]
+    Image(String),
+    #[error("a terminal (--tty, -t) isn't there yet: run without it")]
+    Tty,
+    #[error("the container has no command: the image `host` needs one")]
+    NoCommand,
+    #[error("this node has {MAX_CONTAINERS} containers, the most it takes: remove some")]
+    TooMany,
+    #[error("container {0} was started already: a container runs once, create another")]
+    AlreadyStarted(String),
+    #[error("container {0} is attached already, or has started: attach once, before the start")]
+    AlreadyAttached(String),
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    #[error(
+        "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
+    )]
+    StillRuns(String),
+    #[error("cannot start the container: {0}")]
+    Start(String),
 }
 
 /// The containers of this node.
 #[derive(Clone)]
-pub struct Containers;
+pub struct Containers {
+    shared: Arc<Shared>,
+}
 
 impl Containers {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn local(&self) -> Result<LocalContainers, ContainerError> {
+        let member = self.shared.member().ok_or(ContainerError::NotAMember)?;
+        Ok(member.containers.clone())
+    }
+
     /// Checks the config and remembers it. Nothing is taken on networks before the start.
     pub async fn create(&self, config: ContainerConfig) -> Result<String, ContainerError> {
-        drop(config);
-        Err(ContainerError::NotAMember)
+        self.local()?.create(config)
     }
 
     /// `id` may be an id, its first digits or a name, here and below.
     pub async fn start(&self, id: &str) -> Result<(), ContainerError> {
-        Err(ContainerError::NotFound(id.to_owned()))
+        let local = self.local()?;
+        let container = local.find(id)?;
+        local.start(container).await
     }
 
-    /// Once per container, before its start; without it the output goes to the container's log.
+    /// Once per container, before its start; without it the container has no input and its output goes to
+    /// its log.
     pub fn attach(&self, id: &str) -> Result<ContainerStreams, ContainerError> {
-        Err(ContainerError::NotFound(id.to_owned()))
+        self.local()?.find(id)?.attach()
     }
 
     /// Waits for the end of the container and returns its exit code; with `auto_remove` it is removed by then.
     pub async fn wait(&self, id: &str) -> Result<i32, ContainerError> {
-        Err(ContainerError::NotFound(id.to_owned()))
+        Ok(self.local()?.find(id)?.exit_code().await)
     }
 
     /// Sends a signal by number (`SIGKILL`: 9).
     pub fn kill(&self, id: &str, signal: i32) -> Result<(), ContainerError> {
-        let _ = signal;
-        Err(ContainerError::NotFound(id.to_owned()))
+        self.local()?.find(id)?.signal(signal)
     }
 
     /// SIGTERM, and SIGKILL after `grace`. Returns when it has ended.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), ContainerError> {
-        let _ = grace;
-        Err(ContainerError::NotFound(id.to_owned()))
+        self.local()?.find(id)?.stop(grace).await;
+        Ok(())
     }
 
     /// Forgets a container that doesn't run; `force` kills it first.
     pub async fn remove(&self, id: &str, force: bool) -> Result<(), ContainerError> {
-        let _ = force;
-        Err(ContainerError::NotFound(id.to_owned()))
+        let local = self.local()?;
+        let container = local.find(id)?;
+        local.remove(&container, force).await
     }
 
     /// The newest first.
     pub fn list(&self) -> Vec<ContainerInfo> {
-        Vec::new()
+        self.local().map(|local| local.list()).unwrap_or_default()
     }
 
     pub fn inspect(&self, id: &str) -> Result<ContainerInfo, ContainerError> {
-        Err(ContainerError::NotFound(id.to_owned()))
+        Ok(self.local()?.find(id)?.info())
     }
 }

@@ -99,8 +99,8 @@ impl Process {
         self.streams.take()
     }
 
-    /// To pid 1. A pidfd never means another process, so the only failure is that the task has ended.
-    fn signal(&self, signal: i32) {
+    /// Sends a signal to pid 1. A pidfd never means another process, so the only failure is that the task has ended.
+    pub fn signal(&self, signal: i32) {
         if let Err(error) = sys::pidfd_signal(self.pidfd.get_ref(), signal) {
             tracing::debug!(pid = self.pid, signal, %error, "a signal met no task");
         }

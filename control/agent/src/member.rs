@@ -1,0 +1,223 @@
+//! This node while it is a member: what is started for that, in order, and taken down again.
+
+use crate::agent::{JoinError, Membership};
+use crate::attach::Attachments;
+use crate::containers::LocalContainers;
+use crate::desired::DesiredFile;
+use crate::executor::{ProcessExecutor, ReadOptions};
+use crate::explain::explain;
+use crate::host::{Host, HostConfig, HostFacts};
+use crate::places::Places;
+use crate::project::Local;
+use crate::reconcile::{Carrier, Kernel, Parts, Progress, Reconciler};
+use crate::sandboxes::Sandboxes;
+use crate::session::{self, Link, LogSource, SessionConfig};
+use crate::tasks::{TaskContext, Tasks};
+use ipnet::Ipv4Net;
+use skep_dataplane::io::{Handle, Worker, WorkerConfig};
+use skep_model::NodeId;
+use skep_model::node::NodeDescription;
+use skep_model::session::ReadLogs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// For the first complete set to be in place: a few round trips and disk syncs; more where the manager is
+/// only about to start.
+const FIRST_SET_LIMIT: Duration = Duration::from_secs(25);
+/// For the manager to accept the last statuses of a daemon that ends.
+const LAST_REPORTS_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where things are kept, and by whom tasks are run.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) state_dir: &'a Path,
+    pub(crate) executor: &'a ProcessExecutor,
+    pub(crate) description: NodeDescription,
+}
+
+pub(crate) struct Member {
+    pub(crate) node_id: NodeId,
+    pub(crate) gwbridge: Ipv4Net,
+    pub(crate) kernel: Kernel,
+    pub(crate) link: Arc<Link>,
+    pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) attachments: Attachments,
+    pub(crate) containers: LocalContainers,
+    carrier: Carrier,
+    desired: DesiredFile,
+    stop_session: watch::Sender<bool>,
+    session: JoinHandle<()>,
+    reconciler: JoinHandle<()>,
+}
+
+impl Member {
+    /// Everything started, or nothing left of it.
+    pub(crate) async fn start(membership: Membership, around: Surroundings<'_>) -> Result<Self, JoinError> {
+        let facts = facts().await?;
+        let Some(underlay_mtu) = facts.mtu_of(membership.data_path_addr) else {
+            let have: Vec<_> =
+                facts.addresses.iter().map(|address| address.addr.addr().to_string()).collect();
+            return Err(JoinError::DataPathAddr { addr: membership.data_path_addr, have: have.join(", ") });
+        };
+        let dataplane = packet_thread(membership.data_path_addr, membership.data_path_port).await?;
+        let config = HostConfig {
+            egress_mtu: underlay_mtu,
+            sysctl_record: Some(around.state_dir.join("sysctls")),
+            ..HostConfig::default()
+        };
+        let host = Arc::new(Host::open(config).await?);
+        let gwbridge = match host.ensure_gwbridge().await {
+            Ok(gwbridge) => gwbridge,
+            Err(error) => {
+                dataplane.shutdown();
+                take_down(&host).await;
+                return Err(error.into());
+            }
+        };
+        let kernel =
+            Kernel { host, dataplane, dns: skep_dns::Server::new(skep_dns::ServerConfig::default()) };
+        let local = Local { underlay_mtu, gwbridge: Some(gwbridge), ..Local::default() };
+        let mut member = Self::assemble(membership, around, kernel, local, facts);
+        match member.first_set().await {
+            Ok(()) => Ok(member),
+            Err(error) => {
+                member.end(false).await;
+                Err(error)
+            }
+        }
+    }
+
+    fn assemble(
+        membership: Membership,
+        around: Surroundings<'_>,
+        kernel: Kernel,
+        local: Local,
+        facts: HostFacts,
+    ) -> Self {
+        let node_id = membership.credentials.node_id.clone();
+        let desired = DesiredFile::new(around.state_dir);
+        note_former(&desired);
+        let config = SessionConfig {
+            credentials: membership.credentials,
+            managers: membership.managers,
+            description: around.description,
+            data_path_addr: membership.data_path_addr,
+            desired: desired.clone(),
+            logs: log_source(around.executor.clone()),
+        };
+        let (stop_session, stopped) = watch::channel(false);
+        let (session, link) = session::start(config, stopped);
+        link.routed.send_replace(facts.routed.clone());
+        let (facts, looked) = watch::channel(Arc::new(facts));
+
+        let (mtu, gwbridge) = (local.mtu(), local.gwbridge.unwrap_or_default());
+        let parts = Parts { kernel: kernel.clone(), link: link.clone(), local, facts };
+        let (reconciler, carrier, progress) = Reconciler::new(parts, |carrier| {
+            let sandboxes = Sandboxes::new(kernel.host.clone(), carrier.clone(), mtu);
+            let context =
+                TaskContext::new(sandboxes, carrier, around.executor.clone(), link.clone(), looked.clone());
+            Tasks::new(context)
+        });
+        let sandboxes = Sandboxes::new(kernel.host.clone(), carrier.clone(), mtu);
+        let places = Places::new(link.clone());
+        Self {
+            node_id,
+            gwbridge,
+            attachments: Attachments::new(sandboxes.clone(), places.clone()),
+            containers: LocalContainers::new(sandboxes, places, around.executor.clone(), looked),
+            kernel,
+            link,
+            progress,
+            carrier,
+            desired,
+            stop_session,
+            session: tokio::spawn(session),
+            reconciler: tokio::spawn(reconciler.run()),
+        }
+    }
+
+    /// Waits until the manager's first complete set is in place.
+    async fn first_set(&mut self) -> Result<(), JoinError> {
+        let in_place = self.progress.wait_for(|progress| progress.revision.is_some());
+        if let Ok(Ok(_)) = tokio::time::timeout(FIRST_SET_LIMIT, in_place).await {
+            return Ok(());
+        }
+        let reason = self.last_error().unwrap_or_else(|| "the manager sent no assignments".to_owned());
+        Err(JoinError::NoAssignments { reason })
+    }
+
+    /// What keeps this node from doing all it should, the nearest cause first.
+    pub(crate) fn last_error(&self) -> Option<String> {
+        let unable = self.progress.borrow().errors.first().cloned();
+        unable.or_else(|| self.link.state.borrow().error.clone())
+    }
+
+    /// Leaves the cluster: the manager is told, and nothing is remembered.
+    pub(crate) async fn leave(&self) {
+        self.link.leave().await;
+        self.end(false).await;
+        if let Err(error) = self.desired.forget() {
+            tracing::warn!(%error, "the assignments on disk could not be removed");
+        }
+    }
+
+    /// Ends with the daemon.
+    pub(crate) async fn shut_down(&self) {
+        self.end(true).await;
+    }
+
+    /// Tasks, containers and attachments first, then what they rely on.
+    async fn end(&self, report: bool) {
+        let tasks = self.carrier.stop_all();
+        tokio::join!(tasks, self.containers.close(), self.attachments.close());
+        if report && self.link.state.borrow().connected.is_some() {
+            // Without an answer the next session's Hello says as much.
+            let _ = tokio::time::timeout(LAST_REPORTS_LIMIT, self.link.reports.all_accepted()).await;
+        }
+        self.stop_session.send_replace(true);
+        self.reconciler.abort();
+        self.session.abort();
+        self.kernel.ask(Handle::shutdown).await;
+        take_down(&self.kernel.host).await;
+    }
+}
+
+async fn facts() -> Result<HostFacts, JoinError> {
+    Ok(Host::open(HostConfig::default()).await?.facts().await?)
+}
+
+async fn packet_thread(vtep: Ipv4Addr, port: u16) -> Result<Handle, JoinError> {
+    let config = WorkerConfig { vtep, port, seed: rand::random() };
+    let started = tokio::task::spawn_blocking(move || Worker::spawn(config)).await;
+    Ok(started.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
+}
+
+async fn take_down(host: &Host) {
+    if let Err(error) = host.teardown().await {
+        tracing::warn!("not everything could be taken down: {}", explain(&error));
+    }
+}
+
+/// In this release a daemon's tasks end with it, so it begins anew with the manager's complete set.
+fn note_former(file: &DesiredFile) {
+    match file.load() {
+        Ok(Some(former)) => {
+            tracing::info!(
+                revision = former.revision,
+                "assignments of an earlier run are replaced by the manager's"
+            );
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "the assignments on disk are damaged and will be replaced"),
+    }
+}
+
+fn log_source(executor: ProcessExecutor) -> LogSource {
+    Arc::new(move |wanted: &ReadLogs| {
+        let options = ReadOptions { follow: wanted.follow, tail: wanted.tail, since: wanted.since };
+        executor.logs(wanted.task.as_str(), options).map_err(|error| explain(&error))
+    })
+}

@@ -1,0 +1,118 @@
+//! Forwarding's input.
+
+use super::{Cluster, Local, SKEP0_PORT};
+use skep_dataplane::ids::{MacAddr, Vni};
+use skep_dataplane::snapshot::{
+    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
+    Snapshot,
+};
+use skep_model::assign::{EndpointAssignment, NetworkAssignment, ServiceAssignment};
+use skep_model::service::{PortConfig, Protocol};
+use std::net::Ipv4Addr;
+
+#[cfg(test)]
+mod tests;
+
+/// The generation is the publisher's to set.
+pub(crate) fn snapshot(cluster: &Cluster<'_>, local: &Local) -> Snapshot {
+    let networks = cluster.networks.values().filter_map(|network| project(cluster, local, network)).collect();
+    Snapshot { generation: 0, networks, reserved: reserved(cluster, local) }
+}
+
+/// Overlays (their VIPs and gateways lie within) and the egress bridge, sorted.
+fn reserved(cluster: &Cluster<'_>, local: &Local) -> Vec<ipnet::Ipv4Net> {
+    let mut reserved: Vec<_> = cluster.networks.values().map(|network| network.subnet).collect();
+    reserved.extend(local.gwbridge);
+    reserved.sort();
+    reserved
+}
+
+/// None for a VNI that doesn't fit its 24 bits: no packet could carry it.
+fn project(cluster: &Cluster<'_>, local: &Local, network: &NetworkAssignment) -> Option<Network> {
+    let reachable = cluster.reachable(local, &network.id);
+    let mut endpoints: Vec<_> = reachable
+        .iter()
+        .map(|(endpoint, location)| located(endpoint.addr, *location, EndpointKind::Container))
+        .collect();
+    if network.ingress {
+        endpoints.extend(hosts(cluster));
+    }
+    endpoints.sort_by_key(|endpoint| endpoint.ip);
+    Some(Network {
+        vni: Vni::new(network.vni)?,
+        policy: Policy::Plain,
+        subnet: network.subnet,
+        gateway: network.gateway,
+        mtu: local.mtu(),
+        endpoints,
+        services: services(cluster, network, &reachable),
+        ingress: network.ingress,
+    })
+}
+
+fn located(ip: Ipv4Addr, location: Location, kind: EndpointKind) -> Endpoint {
+    Endpoint { ip, mac: MacAddr::for_ip(ip), location, kind }
+}
+
+/// Every node's `skep0`.
+fn hosts<'a>(cluster: &'a Cluster<'_>) -> impl Iterator<Item = Endpoint> + 'a {
+    let own = cluster.this.and_then(|this| this.ingress_addr);
+    let own = own.map(|addr| located(addr.addr(), Location::Local(SKEP0_PORT), EndpointKind::Host));
+    let peers = cluster.peers.values().filter_map(|peer| {
+        let location = Location::Remote(peer.data_path_addr);
+        Some(located(peer.ingress_addr?, location, EndpointKind::Host))
+    });
+    own.into_iter().chain(peers)
+}
+
+fn services(
+    cluster: &Cluster<'_>,
+    network: &NetworkAssignment,
+    reachable: &[(&EndpointAssignment, Location)],
+) -> Vec<Service> {
+    let service = |service: &&ServiceAssignment| {
+        let foot = service.networks.iter().find(|foot| foot.network == network.id)?;
+        Some(Service {
+            vip: foot.vip?,
+            backends: backends(cluster, service, reachable),
+            ports: ports(network, service),
+        })
+    };
+    cluster.services.values().filter_map(service).collect()
+}
+
+/// An endpoint that doesn't serve (any more) keeps the connections it has, unless its node is down.
+fn backends(
+    cluster: &Cluster<'_>,
+    service: &ServiceAssignment,
+    reachable: &[(&EndpointAssignment, Location)],
+) -> Vec<Backend> {
+    let own =
+        reachable.iter().map(|(endpoint, _)| endpoint).filter(|e| e.service.as_ref() == Some(&service.id));
+    own.filter(|endpoint| cluster.is_node_up(&endpoint.node))
+        .map(|endpoint| {
+            let state = if endpoint.serving { BackendState::Active } else { BackendState::Draining };
+            Backend { ip: endpoint.addr, state }
+        })
+        .collect()
+}
+
+fn ports(network: &NetworkAssignment, service: &ServiceAssignment) -> ServicePorts {
+    if !network.ingress {
+        return ServicePorts::All;
+    }
+    let mut targets: Vec<_> =
+        service.ports.iter().filter_map(|port| Some((l4(port)?, port.target_port))).collect();
+    targets.sort();
+    targets.dedup();
+    ServicePorts::Only(targets)
+}
+
+/// None for SCTP, which the engine doesn't translate; publishing it is refused by the API.
+fn l4(port: &PortConfig) -> Option<L4> {
+    match port.protocol {
+        Protocol::Tcp => Some(L4::Tcp),
+        Protocol::Udp => Some(L4::Udp),
+        Protocol::Sctp => None,
+    }
+}
