@@ -3,7 +3,7 @@
 use crate::verdict::DropReason;
 use crate::wire::ipv4::{self, Header};
 use crate::wire::vnet::VnetHdr;
-use crate::wire::{ethernet, tcp, udp};
+use crate::wire::{checksum, ethernet, tcp, u16_at, udp};
 
 /// A 64 KiB super-frame at the smallest segment Linux sends by default (`net.ipv4.route.min_adv_mss`,
 /// 256) is 256 segments. More than this is an attempt to multiply work, not a sender's need.
@@ -62,6 +62,34 @@ impl Offload {
             && ip.payload_len() >= place + 2
             && !ip.is_fragment();
         if is_transport { Ok(Self::Checksum) } else { Err(DropReason::OffloadChecksum) }
+    }
+
+    /// What a peer's kernel left undone without a word for it in RFC 7348: a vxlan device whose packets
+    /// meet no hardware on their way to us (over a veth or a bridge) leaves inner checksums partial and
+    /// super-frames whole. A field that holds exactly the pseudo-header's sum is such a checksum; should
+    /// a full one happen to be equal, completing it gives the same value again.
+    pub(crate) fn of_peer(ip: &Header, payload: &[u8], mtu: usize) -> Result<Self, DropReason> {
+        let place = match ip.protocol {
+            ipv4::TCP => tcp::CHECKSUM,
+            ipv4::UDP => udp::CHECKSUM,
+            _ => return Ok(Self::None),
+        };
+        let sum = checksum::pseudo_header(ip.src, ip.dst, ip.protocol, payload.len());
+        if ip.is_fragment() || payload.len() < place + 2 || u16_at(payload, place) != sum {
+            return Ok(Self::None);
+        }
+        if ip.total_len <= mtu {
+            return Ok(Self::Checksum);
+        }
+        match tcp::parse(payload) {
+            Some(segment) if ip.protocol == ipv4::TCP => {
+                let mss = mtu.saturating_sub(ip.header_len + segment.header_len).max(1);
+                let mss = u16::try_from(mss).unwrap_or(u16::MAX);
+                Ok(Self::Tcp { mss, ecn: segment.has(tcp::CWR) })
+            }
+            // Where one datagram ends and the next begins got lost.
+            _ => Err(DropReason::OffloadSegmentSize),
+        }
     }
 
     /// The transport checksum holds the pseudo-header sum only.

@@ -26,22 +26,33 @@ pub(crate) struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// `buf[start..]` is a frame with a whole Ethernet header; what follows the IP packet is padding.
-    pub(crate) fn parse(
+    /// What a port sent: `buf[start..]` is a frame with a whole Ethernet header; what follows the IP
+    /// packet is padding. It may leave in packets of `mtu` bytes.
+    pub(crate) fn of_port(
         buf: &'a mut [u8],
         start: usize,
         vnet: VnetHdr,
-        limit: usize,
+        mtu: usize,
     ) -> Result<Self, DropReason> {
-        let packet_at = start + ethernet::HEADER_LEN;
-        let ip = ipv4::parse(&buf[packet_at..])?;
-        let end = packet_at + ip.total_len;
-        let offload = Offload::parse(vnet, &ip)?;
-        let is_tcp = matches!(offload, Offload::Tcp { .. });
-        if is_tcp && tcp::parse(&buf[packet_at + ip.header_len..end]).is_none() {
+        let ip = ipv4::parse(&buf[start + ethernet::HEADER_LEN..])?;
+        let packet = Self::new(buf, start, ip, Offload::parse(vnet, &ip)?, mtu.max(MIN_MTU));
+        if matches!(packet.offload, Offload::Tcp { .. }) && tcp::parse(packet.payload()).is_none() {
             return Err(DropReason::TransportMalformed);
         }
-        Ok(Self { buf, start, end, ip, offload, limit: limit.max(MIN_MTU) })
+        Ok(packet)
+    }
+
+    /// What a peer sent, likewise. It has its size already: our TAPs take it.
+    pub(crate) fn of_peer(buf: &'a mut [u8], start: usize, mtu: usize) -> Result<Self, DropReason> {
+        let ip = ipv4::parse(&buf[start + ethernet::HEADER_LEN..])?;
+        let mut packet = Self::new(buf, start, ip, Offload::None, usize::MAX);
+        packet.offload = Offload::of_peer(&ip, packet.payload(), mtu.max(MIN_MTU))?;
+        Ok(packet)
+    }
+
+    fn new(buf: &'a mut [u8], start: usize, ip: Header, offload: Offload, limit: usize) -> Self {
+        let end = start + ethernet::HEADER_LEN + ip.total_len;
+        Self { buf, start, end, ip, offload, limit }
     }
 
     /// Where the frame is in the buffer.

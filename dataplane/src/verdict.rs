@@ -104,7 +104,8 @@ drop_reasons! {
 
     /// A virtio header whose segmentation type does not match the packet.
     OffloadType = "offload_type",
-    /// A virtio header with a segment size of zero or absurdly many segments.
+    /// A virtio header with a segment size of zero or absurdly many segments, or a peer's super-frame of
+    /// datagrams, whose size nothing tells.
     OffloadSegmentSize = "offload_segment_size",
     /// A virtio header whose checksum place is not the transport header's.
     OffloadChecksum = "offload_checksum",

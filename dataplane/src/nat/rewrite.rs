@@ -113,7 +113,7 @@ mod tests {
             csum_offset: if protocol == ipv4::TCP { 16 } else { 6 },
             ..VnetHdr::default()
         };
-        let mut packet = Packet::parse(&mut buf, AT, vnet, 65_535).unwrap();
+        let mut packet = Packet::of_port(&mut buf, AT, vnet, 65_535).unwrap();
         let transport = packet.transport().unwrap();
         rewrite(&mut packet, &transport, ends);
         buf

@@ -90,7 +90,7 @@ impl<'a, O: Output> Pass<'a, O> {
             _ => return Err(DropReason::UnknownEthertype),
         }
         guard::not_group(frame)?;
-        let mut packet = Packet::parse(buf, HEADROOM, vnet, network.mtu)?;
+        let mut packet = Packet::of_port(buf, HEADROOM, vnet, network.mtu)?;
         guard::source(self.index, network, sender, packet.ip.src)?;
         if packet.ip.ttl == 0 {
             return Err(DropReason::TtlZero);
@@ -119,8 +119,7 @@ impl<'a, O: Output> Pass<'a, O> {
             _ => return Err(DropReason::UnknownEthertype),
         }
         guard::not_group(frame)?;
-        // What a peer sent has its size already; our TAPs take it.
-        let mut packet = Packet::parse(buf, vxlan::HEADER_LEN, VnetHdr::default(), usize::MAX)?;
+        let mut packet = Packet::of_peer(buf, vxlan::HEADER_LEN, network.mtu)?;
         guard::source(self.index, network, sender, packet.ip.src)?;
         if packet.ip.ttl == 0 {
             return Err(DropReason::TtlZero);

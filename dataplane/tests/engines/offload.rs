@@ -89,6 +89,41 @@ fn a_partial_checksum_is_completed_for_the_underlay() {
     assert_eq!(sim.received(2, 1), [(VnetHdr::default(), complete)]);
 }
 
+fn from_peer(sim: &mut Sim, frame: &[u8]) {
+    sim.inject(vtep(2), 1, &[&[8, 0, 0, 0, 0, 0x10, 1, 0], frame].concat());
+}
+
+#[test]
+fn what_a_peers_kernel_left_partial_stays_partial_for_the_receiver() {
+    let mut sim = sim(REMOTE);
+    let mut small = from_to(REMOTE, CLIENT).tcp(80, 4000, "A", 1, 1, b"x");
+    partial(&mut small);
+    from_peer(&mut sim, &small);
+    let checksum = VnetHdr { hdr_len: 54, gso_type: 0, gso_size: 0, ..tcp_offload(0) };
+    assert_eq!(sim.received(1, 1), [(checksum, small)]);
+    let mut large = from_to(REMOTE, CLIENT).tcp(80, 4000, "A", 1, 1, &payload(30_000));
+    partial(&mut large);
+    from_peer(&mut sim, &large);
+    assert_eq!(sim.received(1, 1), [(VnetHdr { hdr_len: 54, ..tcp_offload(MTU - 40) }, large)]);
+    let mut datagrams = from_to(REMOTE, CLIENT).udp(80, 4000, &payload(30_000));
+    partial(&mut datagrams);
+    from_peer(&mut sim, &datagrams);
+    assert_eq!(sim.dropped(1, DropReason::OffloadSegmentSize), 1);
+}
+
+#[test]
+fn a_partial_answer_through_a_vip_is_translated_as_one() {
+    let mut sim = sim(REMOTE);
+    sim.send(1, 1, &from_to(CLIENT, VIP).udp(4000, 53, b"?"));
+    let mut answer = from_to(REMOTE, CLIENT).udp(53, 4000, b"!");
+    partial(&mut answer);
+    from_peer(&mut sim, &answer);
+    let mut expected = from_to(VIP, CLIENT).udp(53, 4000, b"!");
+    partial(&mut expected);
+    let (vnet, frame) = sim.received(1, 1).remove(0);
+    assert_eq!((vnet.flags, frame), (VnetHdr::NEEDS_CSUM, expected));
+}
+
 #[test]
 fn fin_and_psh_stay_on_the_last_segment_and_cwr_on_the_first() {
     let mut sim = sim(REMOTE);
