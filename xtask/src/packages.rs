@@ -12,6 +12,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),              // skepd: the routing mesh and egress
     ("ip", "iproute2"),               // the lab and the tests, with `bridge`
     ("ping", "iputils-ping"),         // the tests
+    ("ethtool", "ethtool"),           // the tests: a veth that behaves as a wire
     ("dig", "bind9-dnsutils"),        // the demo and the tests: names
     ("curl", "curl"),                 // the demo and the tests: published ports
     ("socat", "socat"),               // the tests: UDP servers in tasks
