@@ -24,7 +24,8 @@ pub fn tcp(file: &Path, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<(
     });
     // A sender that fails leaves the receiver waiting for a connection; it ends with the test.
     let sent = from.enter(|| send(file, server))?.context("sending")?;
-    let received = receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?.context("receiving")?;
+    let received =
+        receiver.join().map_err(|_| anyhow::anyhow!("the receiver panicked"))?.context("receiving")?;
     ensure!(sent == received, "sent {sent}, received {received}");
     Ok(())
 }
@@ -64,5 +65,26 @@ pub fn udp_echo(len: usize, from: &Netns, to: &Netns, address: Ipv4Addr) -> Resu
     server.send_to(&buffer[..received], client_address).context("sending the answer")?;
     let received = client.recv(&mut buffer).context("waiting for the answer")?;
     ensure!(buffer[..received] == sent, "the answer arrived with {received} other bytes");
+    Ok(())
+}
+
+/// Hands the kernel `count` datagrams of `len` bytes as one buffer (UDP_SEGMENT, udp(7)), which a TAP with
+/// offloads gets as one super-frame, and expects each at the other end.
+pub fn udp_segments(count: usize, len: u16, from: &Netns, to: &Netns, address: Ipv4Addr) -> Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
+    let server = to.enter(|| UdpSocket::bind((address, 0)))??;
+    let client = from.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))??;
+    server.set_read_timeout(Some(SILENCE))?;
+    client.connect(server.local_addr()?)?;
+    setsockopt(&client, UdpGsoSegment, &i32::from(len))?;
+
+    let numbered = |i: usize| vec![i as u8; usize::from(len)];
+    let sent: Vec<u8> = (0..count).flat_map(numbered).collect();
+    client.send(&sent)?;
+    let mut buffer = vec![0; 65_536];
+    for i in 0..count {
+        let received = server.recv(&mut buffer).with_context(|| format!("waiting for datagram {i}"))?;
+        ensure!(buffer[..received] == numbered(i), "datagram {i} arrived as {received} other bytes");
+    }
     Ok(())
 }

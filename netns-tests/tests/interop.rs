@@ -51,6 +51,16 @@ fn udp_larger_than_the_mtu_arrives_in_fragments() -> Result<()> {
 }
 
 #[test]
+fn a_udp_super_frame_arrives_as_its_datagrams() -> Result<()> {
+    for offloads in [true, false] {
+        let lab = Lab::new(offloads)?;
+        transfer::udp_segments(40, 1400, &lab.container, &lab.right, KERNEL)
+            .with_context(|| lab.describe())?;
+    }
+    Ok(())
+}
+
+#[test]
 fn an_interrupted_example_leaves_no_interface() -> Result<()> {
     let lab = Lab::new(true)?;
     lab.example.interrupt()?;
