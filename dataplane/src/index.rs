@@ -5,7 +5,8 @@
 use crate::hash::{Map, Set};
 use crate::ids::{MacAddr, PortId, Vni};
 use crate::snapshot::{
-    BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts, Snapshot,
+    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
+    Snapshot,
 };
 use ipnet::Ipv4Net;
 use std::collections::hash_map::Entry;
@@ -185,13 +186,10 @@ impl NetworkIndex {
                 services.push(at);
             }
         }
-        let active = service.backends.iter().filter(|b| b.state == BackendState::Active);
-        self.services.push(ServiceIndex {
-            vip: service.vip,
-            pointer,
-            active: active.map(|b| b.ip).collect(),
-            ports: service.ports.clone(),
-        });
+        // A backend that is nowhere yet would swallow the flows it is given.
+        let is_ready = |b: &&Backend| b.state == BackendState::Active && self.endpoint(b.ip).is_some();
+        let active = service.backends.iter().filter(is_ready).map(|b| b.ip).collect();
+        self.services.push(ServiceIndex { vip: service.vip, pointer, active, ports: service.ports.clone() });
     }
 
     pub(crate) fn by_ip(&self, ip: Ipv4Addr) -> Option<Target> {

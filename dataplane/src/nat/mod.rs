@@ -285,11 +285,8 @@ fn is_alive(flow: &Flow, index: &Index) -> bool {
         via => network.host(via).is_some(),
     };
     let port = published_port(&flow.forward());
-    let has_backend = if flow.is_direct() {
-        network.endpoint(flow.backend).is_some()
-    } else {
-        let is_through = |service: &ServiceIndex| flow.via().is_some() || service.vip == flow.service;
-        network.services_of(flow.backend).any(|service| is_through(service) && service.is_open(port))
-    };
-    has_client && has_backend
+    let is_through = |service: &ServiceIndex| flow.via().is_some() || service.vip == flow.service;
+    let is_served = flow.is_direct()
+        || network.services_of(flow.backend).any(|service| is_through(service) && service.is_open(port));
+    has_client && is_served && network.endpoint(flow.backend).is_some()
 }

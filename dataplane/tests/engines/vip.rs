@@ -192,6 +192,14 @@ fn without_a_backend_tcp_is_reset_udp_unreachable_and_ping_silent() {
 }
 
 #[test]
+fn a_backend_that_is_nowhere_gets_no_flow() {
+    let mut sim = sim_of(&["10.1.0.77", "10.1.0.5"]);
+    for port in 4000..4004 {
+        assert_eq!(opened(&mut sim, port).dst, ip("10.1.0.5"));
+    }
+}
+
+#[test]
 fn only_named_ports_are_open() {
     let ports = ServicePorts::Only(vec![(L4::Tcp, 80)]);
     let mut sim = Sim::new(3, vec![overlay().service(VIP, &["10.1.0.5"], ports)]);
