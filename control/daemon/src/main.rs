@@ -58,6 +58,7 @@ fn run(options: Options) -> Result<()> {
         bail!("skepd makes network namespaces and interfaces: start it as root");
     }
     private_directory(&options.state_dir)?;
+    allow_many_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(serve(options))
@@ -98,6 +99,16 @@ async fn until_signal() -> Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
+}
+
+/// A task costs a handful of descriptors here; the usual soft limit of 1024 would end at 200 tasks.
+fn allow_many_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files: about 200 tasks fit");
+    }
 }
 
 /// Binds the API socket; one left by a killed daemon is replaced, one that answers is not.
