@@ -15,9 +15,11 @@ fn every_node_counts_in_one_redis_and_every_task_answers() -> Result<()> {
                 CLIENT,
                 &["curl", "-sS", "--max-time", "5", &format!("http://{}:4568/", Lab::addr(node))],
             )?;
-            let mut words = page.split_whitespace();
-            counts.push(words.nth(1).unwrap_or_default().trim_end_matches(',').parse::<u32>()?);
-            tasks.insert(words.nth(2).unwrap_or_default().to_owned());
+            // visitor 7, counted by 84c42ca15432, you are 192.168.77.200
+            let words: Vec<&str> = page.split_whitespace().collect();
+            ensure!(words.len() == 8, "{page}");
+            counts.push(words[1].trim_end_matches(',').parse::<u32>()?);
+            tasks.insert(words[4].to_owned());
             ensure!(page.contains(CLIENT_ADDR), "the client's own address is in: {page}");
         }
     }

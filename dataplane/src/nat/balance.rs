@@ -15,8 +15,9 @@ impl Pointers {
         Self { seed, next: Vec::new() }
     }
 
-    /// Keeps the pointers of the services that stay. A new service starts at a backend that depends on
-    /// the seed, so that not every node sends its first client to the same one.
+    /// Keeps the pointers of the services that stay. A new service starts anywhere, depending on the seed, so
+    /// that not every node sends its first client to the same backend. Where exactly shows at the first pick:
+    /// a service comes before its backends.
     pub(crate) fn follow(&mut self, old: &Index, new: &Index) {
         let mut kept = Map::default();
         for network in old.networks() {
@@ -28,7 +29,8 @@ impl Pointers {
         for network in new.networks() {
             for service in &network.services {
                 let name = u64::from(network.vni.as_u32()) << 32 | u64::from(service.vip.to_bits());
-                let start = || scramble(self.seed, name) as usize % service.active.len().max(1);
+                // Half of the range is left for counting on.
+                let start = || (scramble(self.seed, name) >> 1) as usize;
                 next.push(kept.get(&(network.vni, service.vip)).copied().unwrap_or_else(start));
             }
         }
