@@ -10,7 +10,7 @@ use crate::host::{Host, HostConfig, HostFacts};
 use crate::places::Places;
 use crate::project::Local;
 use crate::reconcile::{Carrier, Kernel, Parts, Progress, Reconciler};
-use crate::sandboxes::{PortIds, Sandboxes};
+use crate::sandboxes::Sandboxes;
 use crate::session::{self, Link, LogSource, SessionConfig};
 use crate::tasks::{TaskContext, Tasks};
 use ipnet::Ipv4Net;
@@ -114,15 +114,17 @@ impl Member {
         let (facts, looked) = watch::channel(Arc::new(facts));
 
         let (mtu, gwbridge) = (local.mtu(), local.gwbridge.unwrap_or_default());
+        let (carrier, commands) = Carrier::new();
+        let sandboxes = Sandboxes::new(kernel.host.clone(), carrier.clone(), mtu);
+        let context = TaskContext::new(
+            sandboxes.clone(),
+            carrier.clone(),
+            around.executor.clone(),
+            link.clone(),
+            looked.clone(),
+        );
         let parts = Parts { kernel: kernel.clone(), link: link.clone(), local, facts };
-        let ports = PortIds::default();
-        let (reconciler, carrier, progress) = Reconciler::new(parts, |carrier| {
-            let sandboxes = Sandboxes::new(kernel.host.clone(), carrier.clone(), mtu, ports.clone());
-            let context =
-                TaskContext::new(sandboxes, carrier, around.executor.clone(), link.clone(), looked.clone());
-            Tasks::new(context)
-        });
-        let sandboxes = Sandboxes::new(kernel.host.clone(), carrier.clone(), mtu, ports);
+        let (reconciler, progress) = Reconciler::new(parts, commands, Tasks::new(context));
         let places = Places::new(link.clone());
         Self {
             node_id,

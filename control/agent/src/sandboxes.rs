@@ -16,25 +16,7 @@ pub(crate) struct Sandboxes {
     carrier: Carrier,
     /// Inside the cluster's networks, in bytes.
     mtu: u16,
-    ports: PortIds,
-}
-
-/// Hands out port numbers, each once. Clones share them: everything on a node's switch has to.
-#[derive(Clone)]
-pub(crate) struct PortIds(Arc<AtomicU32>);
-
-impl Default for PortIds {
-    /// 0 is `skep0`'s.
-    fn default() -> Self {
-        Self(Arc::new(AtomicU32::new(1)))
-    }
-}
-
-impl PortIds {
-    /// 4 billion ports pass before a number comes again.
-    fn next(&self) -> PortId {
-        PortId(self.0.fetch_add(1, Ordering::Relaxed))
-    }
+    next_port: Arc<AtomicU32>,
 }
 
 pub(crate) struct SandboxRequest {
@@ -55,15 +37,16 @@ pub(crate) enum CreateError {
 }
 
 impl Sandboxes {
-    pub(crate) fn new(host: Arc<Host>, carrier: Carrier, mtu: u16, ports: PortIds) -> Self {
-        Self { host, carrier, mtu, ports }
+    pub(crate) fn new(host: Arc<Host>, carrier: Carrier, mtu: u16) -> Self {
+        // 0 is skep0's.
+        Self { host, carrier, mtu, next_port: Arc::new(AtomicU32::new(1)) }
     }
 
     /// Returns when the sandbox can be reached and can ask for names. On an error nothing is left of it.
     pub(crate) async fn create(&self, request: SandboxRequest) -> Result<Sandbox, CreateError> {
         let SandboxRequest { id, netns, sandboxing, resolver, new_resolver } = request;
         let Sandboxing { places, egress, udp_target_ports } = sandboxing;
-        let ports: Vec<PortId> = places.iter().map(|_| self.ports.next()).collect();
+        let ports: Vec<PortId> = places.iter().map(|_| self.next_port()).collect();
         let interface = |(index, (place, port)): (usize, (&Place, &PortId))| {
             interface(index, place, *port, self.mtu, &udp_target_ports)
         };
@@ -95,6 +78,11 @@ impl Sandboxes {
         if let Err(error) = self.host.remove_sandbox(sandbox).await {
             tracing::warn!("{}", explain(&error));
         }
+    }
+
+    /// 4 billion ports pass before a number comes again.
+    fn next_port(&self) -> PortId {
+        PortId(self.next_port.fetch_add(1, Ordering::Relaxed))
     }
 }
 

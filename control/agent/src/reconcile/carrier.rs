@@ -9,7 +9,7 @@ use std::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 
 /// Hand-overs waiting for the reconciler. Beyond it the next waits, which takes milliseconds.
-pub(super) const COMMAND_CAPACITY: usize = 64;
+const COMMAND_CAPACITY: usize = 64;
 
 /// A sandbox as forwarding and names see it.
 #[derive(Debug)]
@@ -43,10 +43,14 @@ pub(crate) enum CarryError {
 #[derive(Clone, Debug)]
 pub(crate) struct Carrier(mpsc::Sender<Command>);
 
+/// The reconciler's end.
+#[derive(Debug)]
+pub(crate) struct Commands(pub(super) mpsc::Receiver<Command>);
+
 impl Carrier {
-    pub(super) fn new() -> (Self, mpsc::Receiver<Command>) {
+    pub(crate) fn new() -> (Self, Commands) {
         let (commands, receiver) = mpsc::channel(COMMAND_CAPACITY);
-        (Self(commands), receiver)
+        (Self(commands), Commands(receiver))
     }
 
     /// Returns when the sandbox can be reached by its addresses and asks names of its networks.

@@ -5,7 +5,7 @@ mod carrier;
 mod plan;
 
 pub(crate) use apply::Kernel;
-pub(crate) use carrier::{Carried, Carrier, CarryError};
+pub(crate) use carrier::{Carried, Carrier, CarryError, Commands};
 pub(crate) use plan::{ResolverId, SandboxId};
 
 use crate::explain::explain;
@@ -83,22 +83,17 @@ pub(crate) struct Parts {
 }
 
 impl Reconciler {
-    /// `tasks` makes the task controllers, given the way back to the reconciler.
-    pub(crate) fn new(
-        parts: Parts,
-        tasks: impl FnOnce(Carrier) -> Tasks,
-    ) -> (Self, Carrier, watch::Receiver<Progress>) {
-        let (carrier, commands) = Carrier::new();
+    pub(crate) fn new(parts: Parts, commands: Commands, tasks: Tasks) -> (Self, watch::Receiver<Progress>) {
         let (progress, progressed) = watch::channel(Progress::default());
         let Parts { kernel, link, local, facts } = parts;
         let (held, done) = Default::default();
         let reconciler = Self {
             kernel,
             link,
-            tasks: tasks(carrier.clone()),
+            tasks,
             local,
             facts,
-            commands,
+            commands: commands.0,
             held,
             next_turn: 0,
             done,
@@ -107,7 +102,7 @@ impl Reconciler {
             stopping: None,
             is_stopping: false,
         };
-        (reconciler, carrier, progressed)
+        (reconciler, progressed)
     }
 
     /// Runs until it is aborted, which is safe once [`Carrier::stop_all`] has returned.
