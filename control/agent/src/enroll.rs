@@ -1,5 +1,8 @@
 //! Becoming a member: nothing a manager says is believed before its root matches the join token's digest.
 
+#[cfg(test)]
+mod tests;
+
 use crate::tls::{self, CredentialsError};
 use crate::transport::{self, ConnectError};
 use bytes::Bytes;

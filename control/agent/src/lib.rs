@@ -18,6 +18,8 @@ mod desired;
 pub mod enroll;
 pub mod executor;
 mod explain;
+#[cfg(test)]
+mod fake_manager;
 pub mod host;
 mod member;
 mod places;

@@ -6,6 +6,8 @@ mod connection;
 mod link;
 mod logs;
 mod reports;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 pub(crate) use backoff::Backoff;
