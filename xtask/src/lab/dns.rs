@@ -30,6 +30,8 @@ const TYPE_A: u16 = 1;
 pub(super) fn start(lab: &Lab, interrupt: &Interrupt) -> Result<()> {
     for (index, address) in SERVERS.iter().enumerate() {
         let log = log(lab, index);
+        // Whoever waits for the end of `lab up`'s output does not wait for its servers.
+        let errors = OpenOptions::new().create(true).append(true).open(lab.client().log())?;
         let mut server = lab
             .client()
             .command(std::env::current_exe()?.to_str().context("a path in UTF-8")?)?
@@ -37,6 +39,7 @@ pub(super) fn start(lab: &Lab, interrupt: &Interrupt) -> Result<()> {
             .args([&log, &dead_file(lab, index)])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(errors)
             .process_group(0)
             .spawn()?;
         let deadline = Instant::now() + START;
