@@ -1,6 +1,7 @@
 //! The daemon's handle to this host's agent.
 
 use crate::attach::{AttachError, AttachOptions, AttachedInterface, DetachError, DetachTarget};
+use crate::completion::{on_a_thread, to_completion};
 use crate::containers::Containers;
 use crate::executor::{ExecutorConfig, ExecutorError, LeftoversError, ProcessExecutor};
 use crate::explain::explain;
@@ -114,8 +115,7 @@ impl Agent {
         let executor = ProcessExecutor::new(ExecutorConfig::new(config.state_dir.join("tasks"), hidden))?;
         // Processes first: a namespace ends with the last of its own.
         let clearing = executor.clone();
-        let cleared = tokio::task::spawn_blocking(move || clearing.clear_leftovers()).await;
-        cleared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        on_a_thread(move || clearing.clear_leftovers()).await?;
         let sysctl_record = Some(config.state_dir.join("sysctls"));
         let host = Host::open(HostConfig { sysctl_record, ..HostConfig::default() }).await?;
         if let Err(error) = host.clear_leftovers().await {
@@ -130,6 +130,11 @@ impl Agent {
     /// first complete set of assignments is in place, or with the reason why that took too long; nothing is
     /// left in place then.
     pub async fn join(&self, membership: Membership) -> Result<(), JoinError> {
+        let this = self.clone();
+        to_completion(async move { this.start_member(membership).await }).await
+    }
+
+    async fn start_member(&self, membership: Membership) -> Result<(), JoinError> {
         let _changing = self.shared.changing.lock().await;
         if self.shared.member().is_some() {
             return Err(JoinError::AlreadyJoined);
@@ -146,18 +151,26 @@ impl Agent {
 
     /// Tells the manager, stops the tasks and takes everything down. No effect on a host that is no member.
     pub async fn leave(&self) {
-        let _changing = self.shared.changing.lock().await;
-        if let Some(member) = self.shared.set_member(None) {
-            member.leave().await;
-        }
+        let shared = self.shared.clone();
+        let leave = async move {
+            let _changing = shared.changing.lock().await;
+            if let Some(member) = shared.set_member(None) {
+                member.leave().await;
+            }
+        };
+        to_completion(leave).await;
     }
 
     /// As [`Self::leave`], without telling the manager: the daemon is going to be back.
     pub async fn shutdown(&self) {
-        let _changing = self.shared.changing.lock().await;
-        if let Some(member) = self.shared.set_member(None) {
-            member.shut_down().await;
-        }
+        let shared = self.shared.clone();
+        let shut_down = async move {
+            let _changing = shared.changing.lock().await;
+            if let Some(member) = shared.set_member(None) {
+                member.shut_down().await;
+            }
+        };
+        to_completion(shut_down).await;
     }
 
     pub fn status(&self) -> AgentStatus {
@@ -214,12 +227,12 @@ impl Agent {
     /// Gives a namespace that is not Skep's an interface on a network.
     pub async fn attach(&self, options: AttachOptions) -> Result<AttachedInterface, AttachError> {
         let member = self.shared.member().ok_or(AttachError::NotAMember)?;
-        member.attachments.attach(options).await
+        to_completion(async move { member.attachments.attach(options).await }).await
     }
 
     pub async fn detach(&self, target: DetachTarget) -> Result<(), DetachError> {
         let member = self.shared.member().ok_or(DetachError::NotAMember)?;
-        member.attachments.detach(target).await
+        to_completion(async move { member.attachments.detach(target).await }).await
     }
 
     /// What is attached on this node.

@@ -1,5 +1,6 @@
 //! The assignments on disk: what a daemon knows to do before a manager can be asked again.
 
+use crate::completion::on_a_thread;
 use skep_model::assign::Desired;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -24,9 +25,7 @@ impl DesiredFile {
     /// manager after a restart.
     pub(crate) async fn save(&self, desired: Arc<Desired>) {
         let file = self.clone();
-        let written = tokio::task::spawn_blocking(move || file.write(&desired)).await;
-        let written = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        if let Err(error) = written {
+        if let Err(error) = on_a_thread(move || file.write(&desired)).await {
             let path = self.path();
             tracing::warn!(path = %path.display(), %error, "the assignments could not be written down");
         }

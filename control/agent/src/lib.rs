@@ -13,6 +13,7 @@
 
 mod agent;
 pub mod attach;
+mod completion;
 pub mod containers;
 mod desired;
 pub mod enroll;

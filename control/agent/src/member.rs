@@ -2,6 +2,7 @@
 
 use crate::agent::{JoinError, Membership};
 use crate::attach::Attachments;
+use crate::completion::on_a_thread;
 use crate::containers::LocalContainers;
 use crate::desired::DesiredFile;
 use crate::executor::{ProcessExecutor, ReadOptions};
@@ -194,8 +195,7 @@ async fn facts() -> Result<HostFacts, JoinError> {
 
 async fn packet_thread(vtep: Ipv4Addr, port: u16) -> Result<Handle, JoinError> {
     let config = WorkerConfig { vtep, port, seed: rand::random() };
-    let started = tokio::task::spawn_blocking(move || Worker::spawn(config)).await;
-    Ok(started.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
+    Ok(on_a_thread(move || Worker::spawn(config)).await?)
 }
 
 async fn take_down(host: &Host) {

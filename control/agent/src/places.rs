@@ -85,3 +85,95 @@ impl Places {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_manager::FakeSession;
+    use crate::project::example;
+    use crate::session::tests::connected;
+    use skep_model::assign::{Assignment, Desired, TaskAssignment};
+    use skep_model::session::{Attached, ToAgent, ToManager};
+    use skep_model::task::TaskState;
+
+    const WANTED: PlaceRequest<'_> =
+        PlaceRequest { network: "net1-Name", name: "a", addr: None, container: "somebody" };
+
+    /// Answers the next attach request with a place of task `t1`.
+    async fn grant(session: &mut FakeSession) {
+        let asked = session.find(|message| match message {
+            ToManager::Attach(request) => Some(request),
+            _ => None,
+        });
+        let AttachRequest { request, name, .. } = asked.await;
+        let attachment = attachment().attachments.remove(0);
+        let result = Ok(Attached { task: "t1".into(), name, attachment });
+        session.send(ToAgent::Attached { request, result }).await;
+    }
+
+    /// Task `t1` as an attachment on `net1`.
+    fn attachment() -> TaskAssignment {
+        let mut task = example::task(1, TaskState::Running);
+        task.container = None;
+        task.attachments.retain(|attachment| attachment.network.as_str() == example::NET);
+        task
+    }
+
+    async fn assign(session: &FakeSession, desired: &Desired) {
+        session.send(ToAgent::Assignments(desired.complete())).await;
+    }
+
+    fn with_network(revision: u64) -> Desired {
+        let network = Assignment::Network(example::network(example::NET, 4097, "10.0.1.0/24"));
+        Desired::new(revision, [example::this_node(), network, Assignment::Task(attachment())])
+    }
+
+    #[tokio::test]
+    async fn a_place_is_taken_once_its_network_is_known() {
+        let (_authority, _manager, agent, mut session) = connected().await;
+        let places = Places::new(agent.link.clone());
+        let (place, ()) = tokio::join!(places.take(WANTED), async {
+            grant(&mut session).await;
+            assign(&session, &Desired::new(1, [example::this_node()])).await;
+            assign(&session, &with_network(2)).await;
+        });
+        let place = place.unwrap();
+        assert_eq!((place.task, place.addr), ("t1".into(), "10.0.1.11/24".parse().unwrap()));
+        assert_eq!(place.network.vni, 4097);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_the_managers() {
+        let (_authority, _manager, agent, mut session) = connected().await;
+        let places = Places::new(agent.link.clone());
+        let (place, ()) = tokio::join!(places.take(WANTED), async {
+            let asked = session.find(|message| match message {
+                ToManager::Attach(request) => Some(request.request),
+                _ => None,
+            });
+            let request = asked.await;
+            session.send(ToAgent::Attached { request, result: Err("network not found".to_owned()) }).await;
+        });
+        assert_eq!(place.unwrap_err(), "network not found");
+    }
+
+    #[tokio::test]
+    async fn a_place_is_revoked_when_it_was_assigned_and_no_longer_is() {
+        let (_authority, _manager, agent, session) = connected().await;
+        let places = Places::new(agent.link.clone());
+        let task = "t1".into();
+        let revoked = places.revoked(&task);
+        tokio::pin!(revoked);
+        let mut desired = agent.link.desired.subscribe();
+        for set in [Desired::new(1, [example::this_node()]), with_network(2)] {
+            assign(&session, &set).await;
+            let arrived =
+                desired.wait_for(|desired| desired.as_ref().is_some_and(|d| d.revision == set.revision));
+            drop(arrived.await.unwrap());
+            let not_yet = tokio::time::timeout(Duration::ZERO, &mut revoked).await;
+            assert!(not_yet.is_err(), "revision {}", set.revision);
+        }
+        assign(&session, &Desired::new(3, [example::this_node()])).await;
+        revoked.await;
+    }
+}

@@ -40,14 +40,8 @@ impl From<String> for NotStarted {
 impl LocalContainers {
     /// Returns when the command runs, or with the reason why it doesn't.
     pub(super) async fn start(&self, container: Arc<Container>) -> Result<(), ContainerError> {
-        if std::mem::replace(&mut container.inside().is_started, true) {
-            return Err(ContainerError::AlreadyStarted(container.id.clone()));
-        }
-        // On a task of its own: a client that hangs up must not leave a container half-way.
-        let (this, starting) = (self.clone(), container.clone());
-        let started = tokio::spawn(async move { this.bring_up(&starting).await }).await;
-        let started = started.unwrap_or_else(|panic| Err(panic.to_string().into()));
-        match started {
+        self.begin(&container)?;
+        match self.bring_up(&container).await {
             Ok(equipment) => {
                 let this = self.clone();
                 tokio::spawn(async move { this.see_through(&container, equipment).await });

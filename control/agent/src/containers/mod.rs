@@ -8,6 +8,7 @@ mod streams;
 pub(crate) use registry::LocalContainers;
 
 use crate::agent::Shared;
+use crate::completion::to_completion;
 use bytes::Bytes;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
@@ -150,7 +151,7 @@ impl Containers {
     pub async fn start(&self, id: &str) -> Result<(), ContainerError> {
         let local = self.local()?;
         let container = local.find(id)?;
-        local.start(container).await
+        to_completion(async move { local.start(container).await }).await
     }
 
     /// Once per container, before its start; without it the container has no input and its output goes to
@@ -171,7 +172,8 @@ impl Containers {
 
     /// SIGTERM, and SIGKILL after `grace`. Returns when it has ended.
     pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), ContainerError> {
-        self.local()?.find(id)?.stop(grace).await;
+        let container = self.local()?.find(id)?;
+        to_completion(async move { container.stop(grace).await }).await;
         Ok(())
     }
 
@@ -179,7 +181,7 @@ impl Containers {
     pub async fn remove(&self, id: &str, force: bool) -> Result<(), ContainerError> {
         let local = self.local()?;
         let container = local.find(id)?;
-        local.remove(&container, force).await
+        to_completion(async move { local.remove(&container, force).await }).await
     }
 
     /// The newest first.

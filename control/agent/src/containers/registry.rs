@@ -85,6 +85,19 @@ impl LocalContainers {
         Ok(id)
     }
 
+    /// From here on the container is under way.
+    pub(super) fn begin(&self, container: &Container) -> Result<(), ContainerError> {
+        // Held meanwhile, so that a container either isn't started or is seen by `close`.
+        let registry = self.registry();
+        if !registry.open {
+            return Err(ContainerError::NotAMember);
+        }
+        match std::mem::replace(&mut container.inside().is_started, true) {
+            true => Err(ContainerError::AlreadyStarted(container.id.clone())),
+            false => Ok(()),
+        }
+    }
+
     /// By id, name or the first digits of an id.
     pub(super) fn find(&self, reference: &str) -> Result<Arc<Container>, ContainerError> {
         let registry = self.registry();

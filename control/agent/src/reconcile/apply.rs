@@ -2,6 +2,7 @@
 
 use super::plan::Action;
 use super::{Reconciler, ResolverId, SandboxId};
+use crate::completion::on_a_thread;
 use crate::explain::explain;
 use crate::host::{self, Host, MeshPlan};
 use crate::project::{Cluster, SKEP0_PORT, sandboxing};
@@ -26,8 +27,7 @@ impl Kernel {
     /// On a thread that may block: the packet thread answers when it has done what was asked.
     pub(crate) async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Handle) -> T + Send + 'static) -> T {
         let dataplane = self.dataplane.clone();
-        let asked = tokio::task::spawn_blocking(move || ask(&dataplane)).await;
-        asked.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        on_a_thread(move || ask(&dataplane)).await
     }
 }
 
@@ -80,17 +80,14 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Published ports other programs hold: in the log when they change, and to the manager.
+    /// Published ports other programs hold, to the manager. The host has logged them.
     pub(super) fn report_conflicts(&self, conflicts: &[host::PortConflict]) {
         let reported: Vec<_> = conflicts.iter().map(port_conflict).collect();
-        let changed = self.link.conflicts.send_if_modified(|known| {
+        self.link.conflicts.send_if_modified(|known| {
             let changed = *known != reported;
             *known = reported;
             changed
         });
-        if changed {
-            conflicts.iter().for_each(|conflict| tracing::warn!("{conflict}"));
-        }
     }
 
     async fn attach(&mut self, id: &SandboxId) -> Result<(), String> {

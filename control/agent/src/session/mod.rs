@@ -7,7 +7,7 @@ mod link;
 mod logs;
 mod reports;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turns;
 
 pub(crate) use backoff::Backoff;

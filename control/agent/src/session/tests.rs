@@ -14,8 +14,8 @@ use tempfile::TempDir;
 const HEARTBEAT_MS: u64 = 60_000;
 
 /// A session that runs, and what it shares with the rest of the agent.
-struct Agent {
-    link: Arc<Link>,
+pub(crate) struct Agent {
+    pub(crate) link: Arc<Link>,
     stop: watch::Sender<bool>,
     running: tokio::task::JoinHandle<()>,
     state: TempDir,
@@ -47,7 +47,7 @@ async fn greet(manager: &mut FakeManager) -> (Hello, FakeSession) {
     (hello, session)
 }
 
-async fn connected() -> (Arc<Authority>, FakeManager, Agent, FakeSession) {
+pub(crate) async fn connected() -> (Arc<Authority>, FakeManager, Agent, FakeSession) {
     let authority = Arc::new(Authority::new());
     let mut manager = FakeManager::start(authority.clone()).await;
     let agent = agent(&authority, manager.addr);
