@@ -69,7 +69,9 @@ fn the_task_sees_the_outside_client_whichever_node_was_asked() -> Result<()> {
         })?;
     }
     for service in ["tcp", "udp"] {
-        let log = lab.skep(&["service", "logs", service])?;
+        // The task writes it to its standard error, and so does `skep`.
+        let output = lab.try_exec("n1", &["skep", "service", "logs", service])?;
+        let log = String::from_utf8_lossy(&output.stderr);
         ensure!(log.contains(&format!("seen {CLIENT_ADDR}")), "the {service} log: {log}");
     }
     Ok(())

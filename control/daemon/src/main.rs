@@ -13,6 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -117,7 +119,7 @@ async fn listen(path: &Path) -> Result<UnixListener> {
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     }
     if path.exists() {
-        if UnixStream::connect(path).await.is_ok() {
+        if answers(path).await {
             bail!(
                 "another skepd answers on {}: stop it, or choose another --socket and --state-dir",
                 path.display()
@@ -129,6 +131,19 @@ async fn listen(path: &Path) -> Result<UnixListener> {
     // Whoever may write here is root on this host: owner and group only.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context("mode of the API socket")?;
     Ok(listener)
+}
+
+/// How long another daemon gets to show that it lives.
+const PROOF_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// Whether a daemon speaks on the socket. One that was killed a moment ago may still have it open, silently.
+async fn answers(path: &Path) -> bool {
+    let ping = async {
+        let mut stream = UnixStream::connect(path).await?;
+        stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").await?;
+        stream.read_u8().await
+    };
+    matches!(tokio::time::timeout(PROOF_OF_LIFE, ping).await, Ok(Ok(_)))
 }
 
 fn private_directory(path: &Path) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::host::{Host, arguments, kill as kill_process, log_tail, processes};
 use crate::interrupt::Interrupt;
 use anyhow::{Context, Result, bail, ensure};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -57,11 +57,18 @@ pub(super) fn kill(host: &Host) -> Result<()> {
     let pid = pid(host)?.with_context(|| format!("no skepd runs on {}", host.name()))?;
     kill_process(pid)?;
     let deadline = Instant::now() + ANSWER;
-    while self::pid(host)?.is_some() {
+    while !has_ended(pid) {
         ensure!(Instant::now() < deadline, "skepd of {} does not end", host.name());
         thread::sleep(POLL);
     }
     Ok(())
+}
+
+/// A killed process has closed its files once it is a zombie or gone, not before (`do_exit` of the kernel).
+fn has_ended(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The state follows the command in parentheses (proc_pid_stat(5)).
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 /// The process that was started with the host's socket; helpers it starts are others.
