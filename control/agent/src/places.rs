@@ -3,6 +3,7 @@
 use crate::project::{Cluster, Place, place};
 use crate::session::Link;
 use skep_model::TaskId;
+use skep_model::assign::Desired;
 use skep_model::session::AttachRequest;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -76,7 +77,7 @@ impl Places {
     /// Returns when the manager no longer grants the place: its network was removed, for instance.
     pub(crate) async fn revoked(&self, task: &TaskId) {
         let mut desired = self.link.desired.subscribe();
-        let grants = |desired: &Option<Arc<skep_model::assign::Desired>>| {
+        let grants = |desired: &Option<Arc<Desired>>| {
             desired.as_deref().is_some_and(|desired| Cluster::of(desired).tasks.contains_key(task))
         };
         // Fails when this node is no member any more, and then everything ends anyway.
@@ -92,7 +93,7 @@ mod tests {
     use crate::fake_manager::FakeSession;
     use crate::project::example;
     use crate::session::tests::connected;
-    use skep_model::assign::{Assignment, Desired, TaskAssignment};
+    use skep_model::assign::{Assignment, TaskAssignment};
     use skep_model::session::{Attached, ToAgent, ToManager};
     use skep_model::task::TaskState;
 

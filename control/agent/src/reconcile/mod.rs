@@ -15,9 +15,10 @@ use crate::session::{Backoff, Link};
 use crate::tasks::Tasks;
 use carrier::Command;
 use plan::{Action, Done, TaskDone, TaskWanted, Wanted, plan};
-use skep_model::TaskId;
+use skep_dns::View;
 use skep_model::assign::{Desired, TaskAssignment};
 use skep_model::task::TaskState;
+use skep_model::{NetworkId, TaskId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -215,10 +216,10 @@ impl Reconciler {
         }
     }
 
-    fn views(&self, cluster: &Cluster<'_>) -> BTreeMap<ResolverId, skep_dns::View> {
+    fn views(&self, cluster: &Cluster<'_>) -> BTreeMap<ResolverId, View> {
         let mut held: Vec<_> = self.held.values().filter(|held| held.released.is_none()).collect();
         held.sort_by_key(|held| held.turn);
-        let mut networks: BTreeMap<&ResolverId, Vec<skep_model::NetworkId>> = BTreeMap::new();
+        let mut networks: BTreeMap<&ResolverId, Vec<NetworkId>> = BTreeMap::new();
         for Held { sandbox, .. } in held {
             let ports = sandbox.ports.iter().map(|(network, ..)| network.clone());
             networks.entry(&sandbox.resolver).or_default().extend(ports);

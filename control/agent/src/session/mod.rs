@@ -21,7 +21,9 @@ use link::{LinkState, Request};
 use skep_model::join::Credentials;
 use skep_model::node::NodeDescription;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use turns::Turns;
 
@@ -128,16 +130,12 @@ impl Session {
     }
 
     /// Waits for the next try. Who asks for something meanwhile is told that there is no connection.
-    async fn wait_refusing(
-        &mut self,
-        wait: std::time::Duration,
-        end: &SessionEnd,
-    ) -> std::ops::ControlFlow<()> {
+    async fn wait_refusing(&mut self, wait: Duration, end: &SessionEnd) -> ControlFlow<()> {
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);
         loop {
             let request = tokio::select! {
-                () = &mut deadline => return std::ops::ControlFlow::Continue(()),
+                () = &mut deadline => return ControlFlow::Continue(()),
                 request = self.requests.recv() => request,
             };
             match request {
@@ -149,9 +147,9 @@ impl Session {
                 Some(Request::Detach(_)) => {}
                 Some(Request::Leave(told)) => {
                     let _ = told.send(());
-                    return std::ops::ControlFlow::Break(());
+                    return ControlFlow::Break(());
                 }
-                None => return std::ops::ControlFlow::Break(()),
+                None => return ControlFlow::Break(()),
             }
         }
     }

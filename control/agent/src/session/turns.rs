@@ -5,6 +5,7 @@ use super::link::{Link, LinkState, Request};
 use super::logs::LogReaders;
 use super::{SessionConfig, SessionEnd};
 use skep_model::assign::{Assignments, Desired};
+use skep_model::node::PortConflict;
 use skep_model::session::{Attached, Hello, ToAgent, ToManager};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ pub(super) struct Turns<'a> {
     attaching: BTreeMap<u64, oneshot::Sender<Result<Attached, String>>>,
     logs: LogReaders,
     reports: watch::Receiver<u64>,
-    conflicts: watch::Receiver<Vec<skep_model::node::PortConflict>>,
+    conflicts: watch::Receiver<Vec<PortConflict>>,
 }
 
 enum Turn {
