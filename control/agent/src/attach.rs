@@ -7,9 +7,10 @@ use crate::places::{PlaceRequest, Places};
 use crate::project::{Place, Sandboxing};
 use crate::sandboxes::{SandboxRequest, Sandboxes};
 use ipnet::Ipv4Net;
+use nix::sys::stat::fstat;
 use skep_model::TaskId;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
@@ -242,19 +243,18 @@ impl NamespaceId {
 }
 
 fn open_namespace(path: &Path) -> Result<(Netns, NamespaceId), AttachError> {
-    let failed = |source| AttachError::Namespace { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    let namespace = NamespaceId(metadata.dev(), metadata.ino());
-    let host = fs::metadata("/proc/thread-self/ns/net").map_err(failed)?;
-    // All namespaces are files of one file system, nsfs.
-    if metadata.dev() != host.dev() {
-        return Err(AttachError::NotANamespace(path.to_owned()));
+    let netns = Netns::open(path).map_err(|source| match source.kind() {
+        io::ErrorKind::InvalidInput => AttachError::NotANamespace(path.to_owned()),
+        _ => AttachError::Namespace { path: path.to_owned(), source },
+    })?;
+    let failed = |source: io::Error| AttachError::Namespace { path: path.to_owned(), source };
+    let status = fstat(&netns).map_err(|errno| failed(errno.into()))?;
+    let namespace = NamespaceId(status.st_dev, status.st_ino);
+    let host = NamespaceId::of(Path::new("/proc/thread-self/ns/net")).map_err(failed)?;
+    match namespace == host {
+        true => Err(AttachError::HostNamespace(path.to_owned())),
+        false => Ok((netns, namespace)),
     }
-    if namespace == NamespaceId(host.dev(), host.ino()) {
-        return Err(AttachError::HostNamespace(path.to_owned()));
-    }
-    Ok((Netns::from(std::os::fd::OwnedFd::from(file)), namespace))
 }
 
 #[cfg(test)]
@@ -265,9 +265,22 @@ mod tests {
     fn only_a_namespace_that_is_not_the_hosts_is_entered() {
         let own = open_namespace(Path::new("/proc/self/ns/net"));
         assert!(matches!(own, Err(AttachError::HostNamespace(_))));
-        let file = open_namespace(Path::new("/proc/self/status"));
-        assert!(matches!(file, Err(AttachError::NotANamespace(_))));
+        for other in ["/proc/self/status", "/proc/self/ns/uts"] {
+            let opened = open_namespace(Path::new(other));
+            assert!(matches!(opened, Err(AttachError::NotANamespace(_))), "{other}");
+        }
         let missing = open_namespace(Path::new("/run/netns/no-such-namespace"));
         assert!(matches!(missing, Err(AttachError::Namespace { .. })));
+    }
+
+    #[test]
+    fn a_pipe_without_a_writer_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let (done, refused) = std::sync::mpsc::channel();
+        std::thread::spawn(move || done.send(open_namespace(&pipe)));
+        let refused = refused.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        assert!(matches!(refused, Err(AttachError::NotANamespace(_))));
     }
 }
