@@ -2,7 +2,6 @@
 
 mod connection;
 pub(crate) mod join;
-mod lines;
 mod reports;
 mod session;
 pub(crate) mod sessions;

@@ -1,9 +1,9 @@
 //! The node's half of the stream.
 
 use super::SessionEnd;
-use crate::server::lines::Lines;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use skep_model::lines::Lines;
 use skep_model::session::{MAX_MESSAGE_BYTES, ToManager};
 
 pub(super) struct Inbound {

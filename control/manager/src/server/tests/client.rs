@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
-use crate::server::lines::Lines;
+use skep_model::lines::Lines;
 
 /// Far more than any answer takes; a test that waits this long has failed.
 pub(super) const LIMIT: Duration = Duration::from_secs(20);
