@@ -9,6 +9,9 @@ use std::time::Instant;
 /// Tests of real namespaces share two cores with what they start: more at a time only makes them wait.
 const NETNS_TEST_THREADS: &str = "2";
 
+/// A link that leads nowhere fails, as the compiler's warnings do.
+const STRICT_DOCS: &str = "build.rustdocflags = ['-D', 'warnings']";
+
 pub(crate) fn run() -> Result<()> {
     let start = Instant::now();
     if !is_root()? {
@@ -17,6 +20,7 @@ pub(crate) fn run() -> Result<()> {
     packages::ensure()?;
     step("format", &["fmt", "--all", "--check"])?;
     step("clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    step("docs", &["doc", "--workspace", "--no-deps", "--document-private-items", "--config", STRICT_DOCS])?;
     step("dataplane without I/O", &["check", "-p", "skep-dataplane", "--no-default-features"])?;
     step("unit, property and crate tests", &["test", "--workspace", "--exclude", "netns-tests"])?;
     println!("\n== release build");

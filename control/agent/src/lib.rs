@@ -7,7 +7,7 @@
 //!    └── statuses, port conflicts, logs, attachments
 //! ```
 //!
-//! - [`enroll`]: from a join token to credentials.
+//! - [`enroll()`]: from a join token to credentials.
 //! - [`Agent`]: the daemon's handle to everything else.
 //! - [`host`], [`executor`]: the only parts that touch the kernel.
 

@@ -1,4 +1,4 @@
-//! What users can do, over the [`Db`]: each operation checks what was asked against the latest state
+//! What users can do, over the [`Db`](crate::Db): each operation checks what was asked against the latest state
 //! and commits in the same transaction, so that two of them cannot both take a name or a port.
 //!
 //! Refusals carry Docker's words where Docker has any. What is not there yet is refused by name; nothing

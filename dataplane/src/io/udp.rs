@@ -66,7 +66,7 @@ fn never_fragment(socket: &Socket) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Beyond net.core.[rw]mem_max where allowed (CAP_NET_ADMIN), else up to it.
+/// Beyond net.core.rmem_max and wmem_max where allowed (CAP_NET_ADMIN), else up to it.
 fn enlarge_buffers(socket: &Socket) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
     let plain = SockRef::from(socket);

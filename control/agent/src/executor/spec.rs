@@ -56,7 +56,7 @@ pub struct ProcessSpec {
 pub enum ProcessIo {
     /// Output into the task's log, no input.
     Log,
-    /// All three to the daemon ([`Process::take_streams`]), nothing into the log.
+    /// All three to the daemon ([`super::Process::take_streams`]), nothing into the log.
     Attached,
 }
 

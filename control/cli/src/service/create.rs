@@ -26,7 +26,7 @@ pub(crate) struct CreateArgs {
     /// Network to be on, as NAME or name=NAME,alias=ALIAS (several allowed)
     #[arg(long, value_name = "NETWORK")]
     network: Vec<String>,
-    /// Port that every host answers on, as [PUBLISHED:]TARGET[/udp] or published=80,target=8080,protocol=tcp
+    /// Port that every host answers on, as PUBLISHED:TARGET (with /udp for UDP) or published=80,target=8080,protocol=tcp
     #[arg(short, long, value_name = "PORT")]
     publish: Vec<String>,
     /// Environment, as NAME=VALUE, or NAME for this shell's value
