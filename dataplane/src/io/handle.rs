@@ -169,7 +169,7 @@ impl Drop for Link {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Holder;
+    use super::super::{Holder, Process};
     use super::*;
     use std::net::UdpSocket;
 
@@ -204,7 +204,9 @@ mod tests {
         let port = free_port();
         let _first = Worker::spawn(config(port)).unwrap();
         let second = Worker::spawn(WorkerConfig { vtep: Ipv4Addr::new(127, 0, 0, 2), ..config(port) });
-        let Err(StartError::Udp(UdpError::InUse { holder: Holder::Process { pid, .. }, .. })) = second else {
+        let Err(StartError::Udp(UdpError::InUse { holder: Holder::Process(Process { pid, .. }), .. })) =
+            second
+        else {
             panic!("{second:?}");
         };
         assert_eq!(pid, std::process::id());

@@ -9,16 +9,36 @@ use std::process::Command;
 /// Who holds a UDP port of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    Process {
-        name: String,
-        pid: u32,
-    },
+    Process(Process),
     /// A `vxlan` interface of the kernel.
     KernelVxlan {
         device: String,
     },
     /// A process this one may not look into, or a kernel socket of another kind.
     Hidden,
+}
+
+/// A process of this machine, as far as `/proc` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub name: String,
+    pub pid: u32,
+}
+
+impl Process {
+    /// The first process with one of these sockets open, given by their inodes.
+    pub fn with_socket(inodes: &[u64]) -> Option<Self> {
+        if inodes.is_empty() {
+            return None;
+        }
+        let wanted: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let pid = processes
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .find(|pid| has_open(*pid, &wanted))?;
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(Self { name: name.trim_end().to_owned(), pid })
+    }
 }
 
 impl Holder {
@@ -30,14 +50,15 @@ impl Holder {
             .filter_map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok())
             .flat_map(|table| inodes_on(&table, address, port))
             .collect();
-        process_with(&inodes).or_else(|| kernel_vxlan(port)).unwrap_or(Self::Hidden)
+        let process = Process::with_socket(&inodes).map(Self::Process);
+        process.or_else(|| kernel_vxlan(port)).unwrap_or(Self::Hidden)
     }
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Process { name, pid } => write!(f, "`{name}` (pid {pid}): stop it"),
+            Self::Process(Process { name, pid }) => write!(f, "`{name}` (pid {pid}): stop it"),
             Self::KernelVxlan { device } => {
                 write!(f, "the kernel's vxlan interface `{device}`: remove it (`ip link del {device}`)")
             }
@@ -68,17 +89,6 @@ fn inodes_on(table: &str, address: Ipv4Addr, port: u16) -> Vec<u64> {
             stands_in_the_way(columns.get(1)?).then(|| columns.get(9)?.parse().ok())?
         })
         .collect()
-}
-
-/// The first process with one of these sockets open.
-fn process_with(inodes: &[u64]) -> Option<Holder> {
-    let wanted: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
-    let pids = fs::read_dir("/proc").ok()?.flatten();
-    let pid = pids
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .find(|pid| has_open(*pid, &wanted))?;
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    Some(Holder::Process { name: name.trim_end().to_owned(), pid })
 }
 
 fn has_open(pid: u32, links: &[String]) -> bool {

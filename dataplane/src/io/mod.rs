@@ -13,6 +13,6 @@ mod worker;
 
 pub use drops::IoDrop;
 pub use handle::{AttachError, Handle, StartError, Worker, WorkerConfig, WorkerGone, WorkerStats};
-pub use holder::Holder;
+pub use holder::{Holder, Process};
 pub use tap::{Tap, TapError, TapOptions};
 pub use udp::UdpError;

@@ -1,8 +1,9 @@
 //! Guard sockets: each published port is bound, not listened on, so that no other program takes it
 //! unnoticed and is shadowed by the mesh. Where one already has it, that program keeps it.
 
-use super::mesh::{Holder, PublishedPort};
+use super::mesh::PublishedPort;
 use super::netns::Netns;
+use skep_dataplane::io::Process;
 use skep_model::service::Protocol;
 use socket2::{Domain, Socket, Type};
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub(super) struct Guards {
 }
 
 /// A port that could not be bound, and who has it.
-pub(super) type Taken = BTreeMap<PortKey, Option<Holder>>;
+pub(super) type Taken = BTreeMap<PortKey, Option<Process>>;
 
 impl Guards {
     /// Binds what isn't held yet of `ports`. Returns those another program has.
@@ -91,7 +92,7 @@ fn socket_type(protocol: Protocol) -> Option<Type> {
 }
 
 /// Who has a socket on `port` in the calling thread's namespace: a listener if there is one.
-fn holder(protocol: Protocol, port: u16) -> Option<Holder> {
+fn holder(protocol: Protocol, port: u16) -> Option<Process> {
     let tables = match protocol {
         Protocol::Tcp => ["tcp", "tcp6"],
         Protocol::Udp | Protocol::Sctp => ["udp", "udp6"],
@@ -99,8 +100,10 @@ fn holder(protocol: Protocol, port: u16) -> Option<Holder> {
     // A kernel without IPv6 has no tcp6.
     let read = |table| fs::read_to_string(Path::new("/proc/thread-self/net").join(table)).unwrap_or_default();
     let text = tables.map(read).join("\n");
-    let find =
-        |state| text.lines().filter_map(|line| inode_on(line, port, state)).find_map(process_with_socket);
+    let find = |state| {
+        let inodes: Vec<u64> = text.lines().filter_map(|line| inode_on(line, port, state)).collect();
+        Process::with_socket(&inodes)
+    };
     find(Some(TCP_LISTEN)).or_else(|| find(None))
 }
 
@@ -115,21 +118,6 @@ fn inode_on(line: &str, port: u16, state: Option<&str>) -> Option<u64> {
     let is_port = u16::from_str_radix(local_port, 16) == Ok(port);
     let is_state = state.is_none_or(|state| columns.get(3) == Some(&state));
     (is_port && is_state).then(|| columns.get(9)?.parse().ok()).flatten()
-}
-
-fn process_with_socket(inode: u64) -> Option<Holder> {
-    let socket = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| has_open(*pid, &socket)).find_map(|pid| {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        Some(Holder { name: name.trim().to_owned(), pid })
-    })
-}
-
-fn has_open(pid: u32, socket: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    descriptors.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == socket))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::sysctl::{self, IP_FORWARD, Sysctls};
 use super::{MeshError, SKEP0, sandbox};
 use ipnet::Ipv4Net;
 use skep_dataplane::ids::{MacAddr, PortId};
-use skep_dataplane::io::Tap;
+use skep_dataplane::io::{Process, Tap};
 use skep_model::service::Protocol;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,13 +63,7 @@ pub struct PortConflict {
     pub protocol: Protocol,
     pub published: u16,
     /// None when no process of this host's process table holds the socket.
-    pub holder: Option<Holder>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    pub name: String,
-    pub pid: u32,
+    pub holder: Option<Process>,
 }
 
 impl fmt::Display for PortConflict {
@@ -77,7 +71,7 @@ impl fmt::Display for PortConflict {
         let Self { protocol, published, holder } = self;
         write!(f, "port {published}/{protocol} is in use on this node by ")?;
         match holder {
-            Some(Holder { name, pid }) => write!(f, "{name} (pid {pid})"),
+            Some(Process { name, pid }) => write!(f, "{name} (pid {pid})"),
             None => f.write_str("another program"),
         }?;
         f.write_str("; the other nodes serve it, and this one will as soon as the port is free")
@@ -154,7 +148,7 @@ impl Mesh {
     }
 
     pub(super) fn conflicts(&self) -> Vec<PortConflict> {
-        let conflict = |(&(protocol, published), holder): (&_, &Option<Holder>)| PortConflict {
+        let conflict = |(&(protocol, published), holder): (&_, &Option<Process>)| PortConflict {
             protocol,
             published,
             holder: holder.clone(),

@@ -24,9 +24,9 @@ mod sysctl;
 
 pub use errors::{FactsError, GwbridgeError, HostError, MeshError, RulesError, SandboxError, TeardownError};
 pub use facts::{HostAddress, HostFacts};
-pub use mesh::{Holder, MeshPlan, MeshReport, PortConflict, PublishedPort, RECHECK_PERIOD, Skep0};
+pub use mesh::{MeshPlan, MeshReport, PortConflict, PublishedPort, RECHECK_PERIOD, Skep0};
 pub use sandbox::{EgressInterface, IngressRouting, InterfaceSpec, Sandbox, SandboxNetns, SandboxSpec};
-pub use skep_dataplane::io::Tap;
+pub use skep_dataplane::io::{Process, Tap};
 
 use addresses::{Lease, MAX_CONTAINERS};
 use gwbridge::Gwbridge;
