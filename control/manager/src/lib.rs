@@ -19,6 +19,5 @@ pub mod store;
 mod tls;
 
 pub use db::Db;
-pub use liveness::HEARTBEAT_PERIOD;
 pub use logs::{LogError, LogOptions, LogReceiver, LogTarget, TaskLogContext};
 pub use manager::{InitError, InitOptions, Manager, OpenError, StartError};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Swarm's dispatcher period.
-pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
+pub(crate) const HEARTBEAT_PERIOD: Duration = Duration::from_secs(5);
 /// Swarm's: a node is down after this many periods without a word from it.
 const GRACE_PERIODS: u32 = 3;
 /// Swarm's after a change of leaders, when every agent has to find its manager first.

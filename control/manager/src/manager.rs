@@ -156,11 +156,6 @@ impl Manager {
         self.core.authority.root_der()
     }
 
-    /// How often agents send a heartbeat; a node is down after three are missed.
-    pub fn heartbeat_period(&self) -> Duration {
-        self.core.heartbeat
-    }
-
     /// The logs of a service's tasks, or of one task, from wherever they run. Needs a tokio runtime.
     pub fn logs(&self, target: LogTarget, options: LogOptions) -> Result<LogReceiver, LogError> {
         if self.listen_addr().is_none() {

@@ -50,12 +50,6 @@ pub struct WorkerStats {
     pub io_drops: Vec<(IoDrop, u64)>,
 }
 
-impl WorkerStats {
-    pub fn io_dropped(&self, reason: IoDrop) -> u64 {
-        self.io_drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, n)| *n)
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]

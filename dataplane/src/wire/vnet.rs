@@ -19,7 +19,6 @@ impl VnetHdr {
     pub const LEN: usize = 10;
 
     pub const NEEDS_CSUM: u8 = 1;
-    pub const DATA_VALID: u8 = 2;
     pub const RSC_INFO: u8 = 4;
 
     pub const GSO_NONE: u8 = 0;

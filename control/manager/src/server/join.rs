@@ -19,6 +19,11 @@ use std::net::IpAddr;
 /// RFC 1035 §2.3.4: no host name is longer.
 const MAX_HOSTNAME_BYTES: usize = 255;
 
+/// Nodes the cluster keeps, those that are down or left included: four times the hosts Skep is made for,
+/// so that a token in the wrong hands or a script gone wild fills neither the store nor every node's
+/// assignments.
+const MAX_NODES: usize = 4_096;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
     /// Swarm's text; scripts match it.
@@ -30,6 +35,10 @@ pub(crate) enum JoinError {
     SecondManager,
     #[error("the host name is longer than 255 bytes")]
     Hostname,
+    #[error(
+        "this cluster has {MAX_NODES} nodes, the most it takes, those that are down or left included: join another cluster"
+    )]
+    Full,
     #[error(transparent)]
     Request(CaError),
     #[error("the node could not be recorded: {0}")]
@@ -42,6 +51,7 @@ impl JoinError {
             Self::Token => StatusCode::FORBIDDEN,
             Self::SecondManager => StatusCode::NOT_IMPLEMENTED,
             Self::Hostname | Self::Request(_) => StatusCode::BAD_REQUEST,
+            Self::Full => StatusCode::CONFLICT,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -70,6 +80,7 @@ pub(crate) fn join(
         .update(|state| {
             // Again, under the lock: the token may have been rotated meanwhile.
             role_of(state, &request.token)?;
+            has_room(state)?;
             joined = state.cluster.as_ref().map(|cluster| (cluster.id.clone(), cluster.data_path_port));
             Ok(vec![Change::PutNode(Box::new(node.clone()))])
         })
@@ -91,6 +102,10 @@ fn role_of(state: &State, token: &str) -> Result<Role, JoinError> {
         return Ok(Role::Worker);
     }
     Err(JoinError::Token)
+}
+
+fn has_room(state: &State) -> Result<(), JoinError> {
+    if state.nodes.len() < MAX_NODES { Ok(()) } else { Err(JoinError::Full) }
 }
 
 /// Compares digests, so that the time it takes says nothing of how much of the secret was right.
@@ -121,5 +136,27 @@ pub(crate) fn new_node(
         status: NodeStatus { state: NodeState::Unknown, message: String::new(), addr: addr.to_string() },
         manager_status: None,
         skep: NodeInternals::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn a_full_cluster_takes_no_further_node() {
+        let mut state = State::default();
+        let put = |number: usize| {
+            let id = NodeId::from(number.to_string().as_str());
+            let addr = Ipv4Addr::LOCALHOST.into();
+            let node =
+                new_node(id, Role::Worker, "worker", Availability::Active, addr, Timestamp::UNIX_EPOCH);
+            Change::PutNode(Box::new(node))
+        };
+        state.apply(1, (1..MAX_NODES).map(put));
+        assert!(has_room(&state).is_ok());
+        state.apply(2, [put(MAX_NODES)]);
+        assert!(matches!(has_room(&state), Err(JoinError::Full)));
     }
 }
