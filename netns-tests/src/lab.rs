@@ -168,7 +168,8 @@ fn target_dir() -> PathBuf {
     exe.ancestors().nth(3).map(PathBuf::from).unwrap_or_default()
 }
 
-fn xtask() -> Result<PathBuf> {
+/// The `xtask` this test was built beside.
+pub fn xtask() -> Result<PathBuf> {
     let path = target_dir().join("debug/xtask");
     ensure!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
     Ok(path)
