@@ -44,9 +44,21 @@ pub(crate) fn run_line(line: &str) -> Result<String> {
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
+    for variable in PACKAGE_VARIABLES.iter().flat_map(|prefix| variables(prefix)) {
+        command.env_remove(variable);
+    }
     let status = command.args(arguments).current_dir(root()).status().context("cannot run cargo")?;
     ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
     Ok(())
+}
+
+/// What cargo tells the programs it runs about their package. Build scripts watch them (ring's does): passed on,
+/// they would make every build started from another package's program a new one.
+const PACKAGE_VARIABLES: &[&str] = &["CARGO_PKG_", "CARGO_MANIFEST_"];
+
+fn variables(prefix: &str) -> impl Iterator<Item = std::ffi::OsString> {
+    let names = env::vars_os().map(|(name, _)| name);
+    names.filter(move |name| name.to_string_lossy().starts_with(prefix))
 }
 
 /// Where a program is, as a shell would find it.
