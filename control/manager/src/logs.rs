@@ -1,7 +1,7 @@
 //! Task logs: asked of the agents that keep them, over their sessions, and merged into one stream.
 
 use crate::server::ManagerCore;
-use crate::server::sessions::{Command, LogPart};
+use crate::server::sessions::{Command, LogPart, LogQueue};
 use crate::state::State;
 use jiff::Timestamp;
 use skep_model::session::{LogLine, LogStream, ReadLogs};
@@ -9,7 +9,7 @@ use skep_model::task::{Task, TaskState};
 use skep_model::{NodeId, ServiceId, TaskId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 /// Lines waiting for the reader; beyond it the parts below fill up.
@@ -17,6 +17,9 @@ const LINE_CAPACITY: usize = 256;
 /// Parts (many lines each) of one task waiting for the reader. When they are full the log of that task
 /// ends with a line that says so: the session they come over cannot wait.
 const PART_CAPACITY: usize = 1024;
+/// Bytes of all parts that wait for one reader: some 400,000 lines of usual length. A terminal that
+/// was stopped with Ctrl-S must not fill the manager's memory with the longest lines there are.
+const QUEUED_BYTES: usize = 64 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
@@ -79,12 +82,13 @@ async fn gather(core: Arc<ManagerCore>, target: LogTarget, mut options: LogOptio
     let mut revision = core.db.watch();
     let mut begun = BTreeSet::new();
     let mut readers = JoinSet::new();
+    let room = Arc::new(Semaphore::new(QUEUED_BYTES));
     loop {
         revision.mark_unchanged();
         let state = core.db.state();
         for context in due(&state, &target) {
             if begun.insert(context.task.clone()) {
-                readers.spawn(read_task(core.clone(), context, options, lines.clone()));
+                readers.spawn(read_task(core.clone(), context, options, room.clone(), lines.clone()));
             }
         }
         // The tail of a task that starts later is all of it.
@@ -129,11 +133,18 @@ fn may_grow(state: &State, target: &LogTarget) -> bool {
     }
 }
 
-async fn read_task(core: Arc<ManagerCore>, context: TaskLogContext, options: LogOptions, lines: LogSender) {
+async fn read_task(
+    core: Arc<ManagerCore>,
+    context: TaskLogContext,
+    options: LogOptions,
+    room: Arc<Semaphore>,
+    lines: LogSender,
+) {
     let LogOptions { follow, tail, since } = options;
     let request = ReadLogs { follow, tail, since, ..core.sessions.log_request(context.task.clone()) };
     let number = request.request;
     let (to, parts) = mpsc::channel(PART_CAPACITY);
+    let to = LogQueue { parts: to, room };
     let asked = match core.sessions.commands(&context.node) {
         Some(session) => session.send(Command::ReadLogs { request, to }).await.is_ok(),
         None => false,
@@ -168,10 +179,11 @@ async fn pass_on(
             () = lines.closed() => return None,
         };
         match part {
-            Some(LogPart::Lines(batch)) => {
+            Some(LogPart::Lines { lines: batch, room }) => {
                 for line in batch {
                     lines.send((context.clone(), line)).await.ok()?;
                 }
+                drop(room);
             }
             Some(LogPart::End { error }) => return error,
             None => return Some("the connection to its node was lost".to_owned()),

@@ -3,8 +3,8 @@
 use skep_model::session::{LogLine, ReadLogs};
 use skep_model::{NodeId, TaskId};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Commands are log requests, which people make; a session that is this far behind is stuck.
 const COMMAND_CAPACITY: usize = 64;
@@ -12,18 +12,28 @@ const COMMAND_CAPACITY: usize = 64;
 /// What other parts of the manager ask of a session.
 #[derive(Debug)]
 pub(crate) enum Command {
-    ReadLogs { request: ReadLogs, to: mpsc::Sender<LogPart> },
+    ReadLogs { request: ReadLogs, to: LogQueue },
     StopLogs { request: u64 },
+}
+
+/// Where the parts of one task's log wait for whoever asked for them.
+#[derive(Debug)]
+pub(crate) struct LogQueue {
+    pub(crate) parts: mpsc::Sender<LogPart>,
+    /// A permit a byte, for all the tasks that are read together.
+    pub(crate) room: Arc<Semaphore>,
 }
 
 /// A piece of one task's log.
 #[derive(Debug)]
 pub(crate) enum LogPart {
-    Lines(Vec<LogLine>),
-    /// The last part; without it the connection was lost.
-    End {
-        error: Option<String>,
+    Lines {
+        lines: Vec<LogLine>,
+        /// Given back when the lines have gone on.
+        room: OwnedSemaphorePermit,
     },
+    /// The last part; without it the connection was lost.
+    End { error: Option<String> },
 }
 
 /// At most one session per node: a newer one replaces the older, whose end nobody may have noticed.
