@@ -367,7 +367,6 @@ impl From<ContainerError> for ApiError {
         match error {
             ContainerError::NotAMember => Self::unavailable(error),
             ContainerError::NotFound(_) => Self::not_found(error),
-            #[allow(unreachable_patterns, reason = "further reasons are the agent's to add")]
             error => Self::bad_request(error),
         }
     }

@@ -91,9 +91,8 @@ impl From<AttachError> for ApiError {
 impl From<DetachError> for ApiError {
     fn from(error: DetachError) -> Self {
         match error {
+            DetachError::NotAMember => Self::unavailable(error),
             DetachError::Unknown(_) => Self::not_found(error),
-            #[allow(unreachable_patterns, reason = "further reasons are the agent's to add")]
-            error => Self::bad_request(error),
         }
     }
 }
