@@ -367,7 +367,28 @@ impl From<ContainerError> for ApiError {
         match error {
             ContainerError::NotAMember => Self::unavailable(error),
             ContainerError::NotFound(_) => Self::not_found(error),
+            // dockerd's class for what another state of the container forbids.
+            ContainerError::NameTaken { .. }
+            | ContainerError::NotRunning(_)
+            | ContainerError::StillRuns(_) => Self::new(StatusCode::CONFLICT, error),
             error => Self::bad_request(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+
+    #[test]
+    fn refusals_have_dockers_status() {
+        let status = |error: ContainerError| ApiError::from(error).into_response().status();
+        let taken = ContainerError::NameTaken { name: "web".into(), id: "1".into() };
+        assert_eq!(status(taken), StatusCode::CONFLICT);
+        assert_eq!(status(ContainerError::NotRunning("1".into())), StatusCode::CONFLICT);
+        assert_eq!(status(ContainerError::StillRuns("1".into())), StatusCode::CONFLICT);
+        assert_eq!(status(ContainerError::NotFound("1".into())), StatusCode::NOT_FOUND);
+        assert_eq!(status(ContainerError::NoCommand), StatusCode::BAD_REQUEST);
     }
 }
