@@ -25,6 +25,11 @@ impl History {
         Arc::new(Self { commits: Mutex::new(Commits { kept: VecDeque::new(), next: revision + 1 }) })
     }
 
+    /// The revision of the next commit.
+    pub(super) fn next(&self) -> u64 {
+        self.lock().next
+    }
+
     pub(super) fn push(&self, commit: Commit) {
         let mut commits = self.lock();
         debug_assert_eq!(commit.revision, commits.next);

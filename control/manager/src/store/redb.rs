@@ -13,12 +13,22 @@ const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects"
 const COUNTERS: TableDefinition<'_, &str, u64> = TableDefinition::new("counters");
 const REVISION: &str = "revision";
 
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
+
 pub struct RedbStore {
-    /// None once closed.
-    database: RwLock<Option<Database>>,
+    file: RwLock<File>,
+    open: Opener,
     history: Arc<History>,
     /// Held from before a transaction until watchers can see it, so that they see commits in order.
     writer: Mutex<()>,
+}
+
+enum File {
+    Open(Database),
+    /// This transaction failed. redb refuses every further one until it is opened anew, also when the disk has room
+    /// again.
+    Failed(Txn),
+    Closed,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -34,37 +44,72 @@ pub enum RedbOpenError {
 impl RedbStore {
     /// Opens the store in the file `path`, which is created if it isn't there.
     pub fn open(path: &Path) -> Result<Self, RedbOpenError> {
-        let database = Database::create(path).map_err(|source| match source {
+        let file = path.to_owned();
+        let open: Opener = Box::new(move || Database::create(&file));
+        let database = open().map_err(|source| match source {
             DatabaseError::DatabaseAlreadyOpen => RedbOpenError::InUse { path: path.to_owned() },
             source => RedbOpenError::Open { path: path.to_owned(), source },
         })?;
-        Ok(Self::new(database)?)
+        Ok(Self::new(database, open)?)
     }
 
     /// A store that is gone with the process.
     pub fn in_memory() -> Result<Self, StoreError> {
-        let database = Builder::new().create_with_backend(InMemoryBackend::new()).map_err(failed("open"))?;
-        Self::new(database)
+        Self::opened_by(Box::new(|| Builder::new().create_with_backend(InMemoryBackend::new())))
     }
 
-    fn new(database: Database) -> Result<Self, StoreError> {
+    pub(super) fn opened_by(open: Opener) -> Result<Self, StoreError> {
+        let database = open().map_err(failed("open"))?;
+        Self::new(database, open)
+    }
+
+    fn new(database: Database, open: Opener) -> Result<Self, StoreError> {
         let revision = create_tables(&database)?;
         Ok(Self {
-            database: RwLock::new(Some(database)),
+            file: RwLock::new(File::Open(database)),
+            open,
             history: History::new(revision),
             writer: Mutex::new(()),
         })
     }
 
     fn with<T>(&self, action: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        action(database.as_ref().ok_or_else(|| failed("answer")(Closed))?)
+        match &*self.file.read().unwrap_or_else(PoisonError::into_inner) {
+            File::Open(database) => action(database),
+            File::Failed(_) => Err(failed("answer")(Unusable::Failed)),
+            File::Closed => Err(failed("answer")(Unusable::Closed)),
+        }
+    }
+
+    /// Opens the file again after a write that failed, which brings it back to the last whole commit. That is the
+    /// failed one where only its acknowledgement was lost: then watchers are told now.
+    fn recover(&self) -> Result<(), StoreError> {
+        let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        let File::Failed(txn) = &*file else { return Ok(()) };
+        let database = (self.open)().map_err(failed("recover from a failed write"))?;
+        let revision = create_tables(&database)?;
+        if revision == self.history.next() {
+            self.history.push(Commit { revision, events: events(txn.clone()) });
+        }
+        *file = File::Open(database);
+        Ok(())
+    }
+
+    fn fail(&self, txn: Txn) {
+        let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*file, File::Open(_)) {
+            *file = File::Failed(txn);
+        }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("it was closed")]
-struct Closed;
+enum Unusable {
+    #[error("a write failed, and none has gone through since")]
+    Failed,
+    #[error("it was closed")]
+    Closed,
+}
 
 impl Store for RedbStore {
     fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
@@ -77,11 +122,16 @@ impl Store for RedbStore {
 
     fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
         let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let outcome = self.with(|database| commit(database, &txn))?;
-        if let Outcome::Committed(revision) = outcome {
-            self.history.push(Commit { revision, events: events(txn) });
+        self.recover()?;
+        let outcome = self.with(|database| commit(database, &txn));
+        match &outcome {
+            Ok(Outcome::Committed(revision)) => {
+                self.history.push(Commit { revision: *revision, events: events(txn) });
+            }
+            Ok(Outcome::Conflict { .. }) => {}
+            Err(_) => self.fail(txn),
         }
-        Ok(outcome)
+        outcome
     }
 
     fn watch(&self, revision: u64) -> Watch {
@@ -89,7 +139,7 @@ impl Store for RedbStore {
     }
 
     fn close(&self) {
-        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = File::Closed;
     }
 }
 
