@@ -117,8 +117,11 @@ fn due(state: &State, target: &LogTarget) -> Vec<TaskLogContext> {
     tasks.map(context).collect()
 }
 
+/// A node that is asked earlier has no log of the task yet; of one that never started it never has.
 fn has_started(task: &Task) -> bool {
-    task.status.state >= TaskState::Starting && !task.node_id.as_str().is_empty()
+    let status = &task.status;
+    let started = status.state == TaskState::Running || status.container_status.is_some();
+    started && !task.node_id.as_str().is_empty()
 }
 
 fn context(task: &Task) -> TaskLogContext {
@@ -129,7 +132,7 @@ fn context(task: &Task) -> TaskLogContext {
 fn may_grow(state: &State, target: &LogTarget) -> bool {
     match target {
         LogTarget::Service(id) => state.services.contains_key(id),
-        LogTarget::Task(id) => state.tasks.get(id).is_some_and(|task| !has_started(task)),
+        LogTarget::Task(id) => state.tasks.get(id).is_some_and(|task| task.is_live() && !has_started(task)),
     }
 }
 
