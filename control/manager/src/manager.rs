@@ -59,6 +59,10 @@ pub enum OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(
+        "cannot listen on {0}: it is not an address of this host; give one of its own with --listen-addr"
+    )]
+    NotOurAddress(SocketAddr),
+    #[error(
         "cannot listen on {addr}: {source}; stop the program that holds it (`ss -ltnp` shows it) or choose another with --listen-addr"
     )]
     Bind { addr: SocketAddr, source: io::Error },
@@ -100,7 +104,10 @@ impl Manager {
         if let Some(running) = running.as_ref() {
             return Err(StartError::Running(running.addr));
         }
-        let listener = bind(listen).map_err(|source| StartError::Bind { addr: listen, source })?;
+        let listener = bind(listen).map_err(|source| match source.kind() {
+            io::ErrorKind::AddrNotAvailable => StartError::NotOurAddress(listen),
+            _ => StartError::Bind { addr: listen, source },
+        })?;
         let addr = listener.local_addr().map_err(|source| StartError::Bind { addr: listen, source })?;
         let certificate = ServerCertificate::issue(&self.core.authority, &self.core.node)?;
         let config = tls::server_config(&self.core.authority, certificate.clone())?;
