@@ -7,13 +7,14 @@ use crate::tls::{self, CredentialsError};
 use crate::transport::{self, ConnectError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
-use skep_model::join::{CA_PATH, Credentials, JOIN_PATH, JoinRequest, JoinResponse, Refusal};
+use skep_dataplane::io::{UdpError, probe};
+use skep_model::join::{CA_PATH, Credentials, DATA_PATH_PORT, JOIN_PATH, JoinRequest, JoinResponse, Refusal};
 use skep_model::node::Availability;
 use skep_model::token::JoinToken;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 /// For everything together: two handshakes and two small requests.
@@ -27,6 +28,8 @@ pub struct EnrollRequest {
     pub token: JoinToken,
     pub hostname: String,
     pub availability: Availability,
+    /// Of this host, for the data path.
+    pub data_path_addr: Ipv4Addr,
 }
 
 #[derive(Clone)]
@@ -56,6 +59,8 @@ pub enum EnrollError {
     Refused { message: String },
     #[error("the answer of {manager} is not a Skep manager's: {reason}")]
     Answer { manager: SocketAddr, reason: String },
+    #[error(transparent)]
+    DataPath(#[from] UdpError),
     #[error("cannot make a key for this node: {0}")]
     Key(#[from] rcgen::Error),
     #[error("cannot set up TLS: {0}")]
@@ -73,7 +78,11 @@ pub async fn enroll(request: EnrollRequest) -> Result<Enrolled, EnrollError> {
 
 async fn enroll_unbounded(request: EnrollRequest) -> Result<Enrolled, EnrollError> {
     let manager = request.manager;
-    let root_ca = fetch_root(manager, &request.token).await?;
+    let (root_ca, data_path_port) = fetch_root(manager, &request.token).await?;
+    if let Some(port) = data_path_port {
+        // A member that cannot open it is of no use, and would stay in the cluster's list.
+        probe(request.data_path_addr, port)?;
+    }
     let root = tls::certificate(&root_ca).map_err(EnrollError::Tls)?;
     let tls = tls::believing(&root).map_err(EnrollError::Tls)?;
 
@@ -86,7 +95,7 @@ async fn enroll_unbounded(request: EnrollRequest) -> Result<Enrolled, EnrollErro
     };
     let body = serde_json::to_vec(&join).expect("a join request serializes without failing");
     let answer = exchange(manager, tls, Method::POST, JOIN_PATH, body).await?;
-    let joined: JoinResponse = serde_json::from_slice(&answer)
+    let joined: JoinResponse = serde_json::from_slice(answer.body())
         .map_err(|error| EnrollError::Answer { manager, reason: error.to_string() })?;
     let credentials = Credentials {
         node_id: joined.node_id,
@@ -101,14 +110,15 @@ async fn enroll_unbounded(request: EnrollRequest) -> Result<Enrolled, EnrollErro
     Ok(Enrolled { credentials, data_path_port: joined.data_path_port })
 }
 
-/// The cluster's root, which is the token's own.
-async fn fetch_root(manager: SocketAddr, token: &JoinToken) -> Result<String, EnrollError> {
+/// The cluster's root, which is the token's own, and its data path port.
+async fn fetch_root(manager: SocketAddr, token: &JoinToken) -> Result<(String, Option<u16>), EnrollError> {
     let tls = tls::believing_anybody().map_err(EnrollError::Tls)?;
     let answer = exchange(manager, tls, Method::GET, CA_PATH, Vec::new()).await?;
+    let port = answer.headers().get(DATA_PATH_PORT).and_then(|port| port.to_str().ok()?.parse().ok());
     let answer_error = |reason| EnrollError::Answer { manager, reason };
-    let pem = String::from_utf8(answer).map_err(|error| answer_error(error.to_string()))?;
+    let pem = String::from_utf8(answer.into_body()).map_err(|error| answer_error(error.to_string()))?;
     let root = tls::certificate(&pem).map_err(|error| answer_error(error.to_string()))?;
-    if token.pins(&root) { Ok(pem) } else { Err(EnrollError::WrongAuthority { manager }) }
+    if token.pins(&root) { Ok((pem, port)) } else { Err(EnrollError::WrongAuthority { manager }) }
 }
 
 /// One request on a connection of its own; the body of the answer, if it is no refusal.
@@ -118,7 +128,7 @@ async fn exchange(
     method: Method,
     path: &str,
     body: Vec<u8>,
-) -> Result<Vec<u8>, EnrollError> {
+) -> Result<Response<Vec<u8>>, EnrollError> {
     let unreachable = |error: ConnectError| match error.is_certificate_refused() {
         true => EnrollError::WrongAuthority { manager },
         false => EnrollError::Unreachable { manager, reason: error.to_string() },
@@ -127,11 +137,12 @@ async fn exchange(
     let mut connection = transport::connect::<Full<Bytes>>(manager, tls).await.map_err(unreachable)?;
     let request = transport::request(method, path, Full::new(Bytes::from(body)));
     let response = connection.send_request(request).await.map_err(|error| broken(error.to_string()))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    let (head, body) = response.into_parts();
+    let status = head.status;
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
     let body = body.map_err(|error| broken(error.to_string()))?.to_bytes().to_vec();
     if status == StatusCode::OK {
-        return Ok(body);
+        return Ok(Response::from_parts(head, body));
     }
     Err(match serde_json::from_slice::<Refusal>(&body) {
         Ok(refusal) => EnrollError::Refused { message: refusal.message },

@@ -5,6 +5,7 @@ use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderName;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -15,7 +16,8 @@ use rcgen::{
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use skep_model::join::{
-    CA_PATH, Credentials, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, Refusal, SESSION_PATH,
+    CA_PATH, Credentials, DATA_PATH_PORT, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, Refusal,
+    SESSION_PATH,
 };
 use skep_model::lines::Lines;
 use skep_model::node::Role;
@@ -103,6 +105,8 @@ pub(crate) struct Behaviour {
     pub(crate) refusal: Option<String>,
     /// In its certificate.
     pub(crate) name: String,
+    /// What `GET /v1/ca` says in its header, if anything.
+    pub(crate) data_path_port: Option<u16>,
 }
 
 pub(crate) struct FakeManager {
@@ -114,7 +118,8 @@ pub(crate) struct FakeManager {
 impl FakeManager {
     pub(crate) async fn start(authority: Arc<Authority>) -> Self {
         let root_pem = authority.root_pem.clone();
-        let behaviour = Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned() };
+        let behaviour =
+            Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned(), data_path_port: None };
         Self::start_as(authority, behaviour, (Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
@@ -208,7 +213,13 @@ async fn answer(
     opened: mpsc::Sender<FakeSession>,
 ) -> Response<Body> {
     match (request.uri().path(), &behaviour.refusal) {
-        (CA_PATH, _) => full(StatusCode::OK, behaviour.root_pem.clone().into()),
+        (CA_PATH, _) => {
+            let mut answer = full(StatusCode::OK, behaviour.root_pem.clone().into());
+            answer.headers_mut().extend(
+                behaviour.data_path_port.map(|port| (HeaderName::from_static(DATA_PATH_PORT), port.into())),
+            );
+            answer
+        }
         (_, Some(message)) => {
             let refusal = Refusal { message: message.clone() };
             full(StatusCode::FORBIDDEN, serde_json::to_vec(&refusal).unwrap())

@@ -1,7 +1,9 @@
 //! How a node becomes a member. Two plain HTTPS requests on the manager's port:
 //!
 //! 1. `GET /v1/ca` answers the root certificate (PEM). The joiner accepts any certificate for this one
-//!    request and then checks the digest in its token: nothing is trusted before.
+//!    request and then checks the digest in its token: nothing is trusted before. The header
+//!    [`DATA_PATH_PORT`] says which UDP port the joiner will need, so that one that cannot have it does not
+//!    become a member first.
 //! 2. `POST /v1/join` with a [`JoinRequest`], verified against that root, answers a [`JoinResponse`].
 //!
 //! From then on the node speaks mutual TLS: `POST /v1/session` carries the stream of [`crate::session`].
@@ -11,6 +13,7 @@ use crate::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
 
 pub const CA_PATH: &str = "/v1/ca";
+pub const DATA_PATH_PORT: &str = "skep-data-path-port";
 pub const JOIN_PATH: &str = "/v1/join";
 pub const SESSION_PATH: &str = "/v1/session";
 

@@ -15,4 +15,4 @@ pub use drops::IoDrop;
 pub use handle::{AttachError, Handle, StartError, Worker, WorkerConfig, WorkerGone, WorkerStats};
 pub use holder::{Holder, Process};
 pub use tap::{Tap, TapError, TapOptions};
-pub use udp::UdpError;
+pub use udp::{UdpError, probe};

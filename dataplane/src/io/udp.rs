@@ -38,6 +38,12 @@ pub(super) fn open(vtep: Ipv4Addr, port: u16) -> Result<UdpSocket, UdpError> {
     Ok(socket.into())
 }
 
+/// Whether a worker could have this data path address and port, in the calling thread's network namespace; who holds
+/// the port, if not.
+pub fn probe(vtep: Ipv4Addr, port: u16) -> Result<(), UdpError> {
+    open(vtep, port).map(drop)
+}
+
 fn bind(ip: Ipv4Addr, port: u16) -> Result<Socket, UdpError> {
     let address = SocketAddrV4::new(ip, port);
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))

@@ -1,11 +1,17 @@
 use super::*;
 use crate::fake_manager::{Authority, Behaviour, FakeManager};
 use skep_model::join::MANAGER_NAME;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 
 fn request(manager: SocketAddr, token: JoinToken) -> EnrollRequest {
-    EnrollRequest { manager, token, hostname: "host".to_owned(), availability: Availability::Active }
+    EnrollRequest {
+        manager,
+        token,
+        hostname: "host".to_owned(),
+        availability: Availability::Active,
+        data_path_addr: Ipv4Addr::LOCALHOST,
+    }
 }
 
 async fn manager(authority: &Arc<Authority>, behaviour: Behaviour) -> FakeManager {
@@ -14,7 +20,7 @@ async fn manager(authority: &Arc<Authority>, behaviour: Behaviour) -> FakeManage
 
 fn honest(authority: &Authority) -> Behaviour {
     let root_pem = authority.root_pem.clone();
-    Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned() }
+    Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned(), data_path_port: None }
 }
 
 async fn refused(manager: &FakeManager, token: JoinToken) -> EnrollError {
@@ -69,6 +75,19 @@ async fn a_refusal_is_told_in_the_managers_words() {
     let manager = manager(&authority, refusing).await;
     let error = refused(&manager, authority.token()).await;
     assert_eq!(error.to_string(), "A valid join token is necessary");
+}
+
+/// A node that could never carry a packet would stay in everybody's list.
+#[tokio::test]
+async fn a_host_without_its_data_path_port_does_not_ask_to_join() {
+    let authority = Arc::new(Authority::new());
+    let held = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = held.local_addr().unwrap().port();
+    let refusing =
+        Behaviour { refusal: Some("it asked".to_owned()), data_path_port: Some(port), ..honest(&authority) };
+    let manager = manager(&authority, refusing).await;
+    let error = refused(&manager, authority.token()).await;
+    assert!(matches!(error, EnrollError::DataPath(UdpError::InUse { .. })), "{error}");
 }
 
 #[tokio::test]

@@ -137,7 +137,8 @@ async fn a_status_is_repeated_in_the_next_session_until_it_was_accepted() {
 
 async fn restart(authority: &Arc<Authority>, addr: SocketAddr) -> FakeManager {
     let root_pem = authority.root_pem.clone();
-    let behaviour = Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned() };
+    let behaviour =
+        Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned(), data_path_port: None };
     FakeManager::start_as(authority.clone(), behaviour, addr).await
 }
 
@@ -221,7 +222,7 @@ async fn a_refused_session_is_told_in_the_managers_words_and_tried_again() {
     let authority = Arc::new(Authority::new());
     let root_pem = authority.root_pem.clone();
     let refusal = Some("this node was removed".to_owned());
-    let behaviour = Behaviour { root_pem, refusal, name: MANAGER_NAME.to_owned() };
+    let behaviour = Behaviour { root_pem, refusal, name: MANAGER_NAME.to_owned(), data_path_port: None };
     let manager = FakeManager::start_as(authority.clone(), behaviour, (Ipv4Addr::LOCALHOST, 0).into()).await;
     let agent = agent(&authority, manager.addr);
     let mut states = agent.link.state.subscribe();

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use serde::Serialize;
 use skep_model::NodeId;
-use skep_model::join::{CA_PATH, JOIN_PATH, JoinRequest, Refusal, SESSION_PATH};
+use skep_model::join::{CA_PATH, DATA_PATH_PORT, JOIN_PATH, JoinRequest, Refusal, SESSION_PATH};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -126,11 +126,19 @@ fn log_end(peer: SocketAddr, ended: hyper::Result<()>) {
 
 async fn answer(core: &Arc<ManagerCore>, caller: &Arc<Caller>, request: Request<Incoming>) -> Response<Body> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, CA_PATH) => body(StatusCode::OK, core.authority.root_pem().to_owned()),
+        (&Method::GET, CA_PATH) => answer_ca(core),
         (&Method::POST, JOIN_PATH) => answer_join(core, caller.peer, request).await,
         (&Method::POST, SESSION_PATH) => answer_session(core, caller, request),
         (_, path) => refusal(StatusCode::NOT_FOUND, format!("there is no {path} on a manager's port")),
     }
+}
+
+fn answer_ca(core: &ManagerCore) -> Response<Body> {
+    let mut response = body(StatusCode::OK, core.authority.root_pem().to_owned());
+    if let Some(cluster) = &core.db.state().cluster {
+        response.headers_mut().insert(DATA_PATH_PORT, cluster.data_path_port.into());
+    }
+    response
 }
 
 async fn answer_join(
