@@ -9,11 +9,14 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use node::{Config, Node};
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     }
     let options = Options::parse();
     let filter = EnvFilter::try_from_env("SKEP_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -60,6 +63,7 @@ fn run(options: Options) -> Result<()> {
         bail!("skepd makes network namespaces and interfaces: start it as root");
     }
     private_directory(&options.state_dir)?;
+    let _alone = (alone_on_host()?, alone_in(&options.state_dir)?);
     allow_many_files();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
@@ -118,7 +122,10 @@ async fn listen(path: &Path) -> Result<UnixListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
     }
-    if path.exists() {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            bail!("{} is there and is no socket: remove it, or choose another --socket", path.display());
+        }
         if answers(path).await {
             bail!(
                 "another skepd answers on {}: stop it, or choose another --socket and --state-dir",
@@ -146,8 +153,50 @@ async fn answers(path: &Path) -> bool {
     matches!(tokio::time::timeout(PROOF_OF_LIFE, ping).await, Ok(Ok(_)))
 }
 
+/// How long a daemon that was killed gets to be gone.
+const DEATH_LIMIT: Duration = Duration::from_secs(2);
+const DEATH_POLL: Duration = Duration::from_millis(20);
+
+/// A second daemon would take the first one's bridge, nft table and tasks for leftovers and clear them. Abstract
+/// sockets belong to a network namespace, as bridge and table do, and go with the process.
+fn alone_on_host() -> Result<UnixDatagram> {
+    let address = SocketAddr::from_abstract_name("skepd").context("naming the lock")?;
+    let bound = once_free(|| match UnixDatagram::bind_addr(&address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        bound => bound.map(Some),
+    });
+    bound.context("locking this host")?.context("another skepd runs on this host: stop it first")
+}
+
+/// The same state directory may be seen from two network namespaces.
+fn alone_in(state_dir: &Path) -> Result<fs::File> {
+    let path = state_dir.join("lock");
+    let file = fs::File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.with_context(|| format!("opening {}", path.display()))?;
+    let locked = once_free(|| match file.try_lock() {
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+        Ok(()) => Ok(Some(())),
+    });
+    locked.with_context(|| format!("locking {}", path.display()))?.with_context(|| {
+        format!("another skepd uses {}: stop it, or choose another --state-dir", state_dir.display())
+    })?;
+    Ok(file)
+}
+
+/// What `take` takes, None if it stays taken for longer than a killed process needs to end.
+fn once_free<T>(mut take: impl FnMut() -> io::Result<Option<T>>) -> io::Result<Option<T>> {
+    let deadline = Instant::now() + DEATH_LIMIT;
+    loop {
+        match take()? {
+            None if Instant::now() < deadline => std::thread::sleep(DEATH_POLL),
+            taken => return Ok(taken),
+        }
+    }
+}
+
 fn private_directory(path: &Path) -> Result<()> {
-    let create = || -> std::io::Result<()> {
+    let create = || -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
     };

@@ -199,7 +199,7 @@ impl Node {
         };
         let data_path_addr =
             addresses::data_path(&request.data_path_addr, advertise, &host).map_err(ApiError::bad_request)?;
-        let enrolled = self.enroll(&managers, token, request.availability).await?;
+        let enrolled = self.enroll(&managers, token, request.availability, data_path_addr).await?;
         let member = Member {
             credentials: enrolled.credentials,
             managers,
@@ -234,6 +234,7 @@ impl Node {
         managers: &[SocketAddr],
         token: JoinToken,
         availability: Availability,
+        data_path_addr: Ipv4Addr,
     ) -> Result<skep_agent::Enrolled, ApiError> {
         let mut refusal = ApiError::bad_request("no manager to join: give its address, as in ADDR:2377");
         for manager in managers {
@@ -242,6 +243,7 @@ impl Node {
                 token: token.clone(),
                 hostname: self.description().hostname,
                 availability,
+                data_path_addr,
             };
             match skep_agent::enroll(request).await {
                 Ok(enrolled) => return Ok(enrolled),
@@ -425,7 +427,11 @@ fn pools(texts: &[String]) -> Result<Vec<Ipv4Net>, ApiError> {
     texts
         .iter()
         .map(|text| {
-            text.parse().map_err(|_| ApiError::bad_request(format!("invalid --default-addr-pool '{text}'")))
+            text.parse().map_err(|_| {
+                ApiError::bad_request(format!(
+                    "invalid --default-addr-pool '{text}': expected an IPv4 range, as in 10.0.0.0/8"
+                ))
+            })
         })
         .collect()
 }

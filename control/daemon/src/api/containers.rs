@@ -19,9 +19,10 @@ use skep_agent::containers::{
 };
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, copy, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, sink, split};
 
 /// Docker's grace period between SIGTERM and SIGKILL.
 const STOP_GRACE_SECONDS: u64 = 10;
@@ -139,10 +140,16 @@ fn networks(host: &HostConfig, config: NetworkingConfig) -> Result<Vec<Container
             networks.push(network(mode.to_owned(), settings)?);
         }
     }
-    for (name, settings) in endpoints {
+    // The stock CLI names the mode among the endpoints, too.
+    for (name, settings) in endpoints.into_iter().filter(|(name, _)| name != &host.network_mode) {
         networks.push(network(name, settings)?);
     }
-    Ok(networks)
+    match networks.is_empty() {
+        true => Err(ApiError::bad_request(
+            "which network? Name an attachable one with --network: a container without one isn't there yet",
+        )),
+        false => Ok(networks),
+    }
 }
 
 fn network(network: String, settings: Option<EndpointSettings>) -> Result<ContainerNetwork> {
@@ -196,25 +203,35 @@ pub(crate) async fn attach(
     upgraded.body(HttpBody::empty()).map_err(ApiError::internal)
 }
 
+/// How long a client may take to read the end of the output and close.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
 /// Input ends when the client closes its half; output ends with the container.
-async fn relay(connection: TokioIo<hyper::upgrade::Upgraded>, streams: ContainerStreams, with_stdin: bool) {
+async fn relay(connection: impl AsyncRead + AsyncWrite + Send, streams: ContainerStreams, with_stdin: bool) {
     let (mut from_client, mut to_client) = split(connection);
     let ContainerStreams { mut stdin, mut output } = streams;
-    let input = tokio::spawn(async move {
+    let input = async {
         if with_stdin {
             // A container that reads no input closes it: that ends the copy, not the container.
             let _ = copy(&mut from_client, &mut stdin).await;
         }
         drop(stdin);
-        from_client
-    });
-    while let Some((source, bytes)) = output.recv().await {
-        if to_client.write_all(&stream::frame(source, &bytes)).await.is_err() {
-            break;
+        pending::<()>().await;
+    };
+    let passed = async {
+        while let Some((source, bytes)) = output.recv().await {
+            if to_client.write_all(&stream::frame(source, &bytes)).await.is_err() {
+                break;
+            }
         }
+        let _ = to_client.shutdown().await;
+    };
+    tokio::select! {
+        () = input => {}
+        () = passed => {}
     }
-    let _ = to_client.shutdown().await;
-    input.abort();
+    // Closing a socket with input in it resets the connection, and the client would lose the end of the output.
+    let _ = tokio::time::timeout(CLOSE_LIMIT, copy(&mut from_client, &mut sink())).await;
 }
 
 /// Answers its head at once and the exit code when there is one, as the CLI needs it.
@@ -379,7 +396,10 @@ impl From<ContainerError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::response::IntoResponse;
+    use skep_model::session::LogStream;
+    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::net::UnixStream;
+    use tokio::sync::mpsc;
 
     #[test]
     fn refusals_have_dockers_status() {
@@ -390,5 +410,36 @@ mod tests {
         assert_eq!(status(ContainerError::StillRuns("1".into())), StatusCode::CONFLICT);
         assert_eq!(status(ContainerError::NotFound("1".into())), StatusCode::NOT_FOUND);
         assert_eq!(status(ContainerError::NoCommand), StatusCode::BAD_REQUEST);
+    }
+
+    /// `seq 100000 | skep run -i … head -1`: the container ends with most of its input unread.
+    #[tokio::test]
+    async fn input_that_nobody_reads_does_not_cost_the_output() {
+        let (daemon, client) = UnixStream::pair().unwrap();
+        let (stdin, container) = duplex(64);
+        let (to, output) = mpsc::channel(4);
+        let relay = tokio::spawn(relay(daemon, ContainerStreams { stdin, output }, true));
+        let (mut read, mut write) = client.into_split();
+        write.write_all(&[b'x'; 100_000]).await.unwrap();
+        to.send((LogStream::Stdout, Bytes::from_static(b"1"))).await.unwrap();
+        drop((to, container));
+        let mut all = Vec::new();
+        read.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, stream::frame(LogStream::Stdout, b"1"));
+        drop((read, write));
+        relay.await.unwrap();
+    }
+
+    #[test]
+    fn the_networks_are_those_of_mode_and_endpoints() {
+        let asked = |mode: &str, endpoints: Value| {
+            let host = HostConfig { network_mode: mode.to_owned(), ..HostConfig::default() };
+            let config = serde_json::from_value(json!({ "EndpointsConfig": endpoints })).unwrap();
+            let networks = networks(&host, config).map_err(|_refused| ())?;
+            Ok::<_, ()>(networks.into_iter().map(|network| network.network).collect::<Vec<_>>())
+        };
+        assert_eq!(asked("front", json!({ "front": {}, "back": null })).unwrap(), ["front", "back"]);
+        assert!(asked("default", json!({ "default": {} })).is_err());
+        assert!(asked("bridge", json!({})).is_err());
     }
 }

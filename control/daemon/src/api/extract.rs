@@ -3,7 +3,9 @@
 use super::error::ApiError;
 use axum::Json;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 /// A JSON body. Docker's clients do not all send a content type, so none is asked for.
@@ -12,12 +14,37 @@ pub(crate) struct Body<T>(pub(crate) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = axum::body::Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
+        let bytes = whole(request).await?;
         let Json(value) = Json::from_bytes(&bytes)?;
         Ok(Self(value))
+    }
+}
+
+/// Specs are small; this bounds what one request may make us hold.
+const MAX_BODY_BYTES: usize = 4 << 20;
+/// What is longer is read up to here, and forgotten: a client that still writes would not see the refusal.
+const MAX_READ_BYTES: usize = 64 << 20;
+
+async fn whole(request: Request) -> Result<Vec<u8>, ApiError> {
+    let mut frames = request.into_body().into_data_stream();
+    let (mut bytes, mut len) = (Vec::new(), 0);
+    while let Some(frame) = frames.next().await {
+        let frame =
+            frame.map_err(|error| ApiError::bad_request(format!("the request broke off: {error}")))?;
+        len += frame.len();
+        if len <= MAX_BODY_BYTES {
+            bytes.extend_from_slice(&frame);
+        } else if len > MAX_READ_BYTES {
+            break;
+        }
+    }
+    match len {
+        0..=MAX_BODY_BYTES => Ok(bytes),
+        _ => Err(ApiError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the request is longer than 4 MiB: ask for less at once, such as fewer ports",
+        )),
     }
 }
 
@@ -38,4 +65,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 /// Go's spelling of a boolean query parameter: `1`, `true`, `True`, `t`.
 pub(crate) fn truthy(value: Option<&str>) -> bool {
     value.is_some_and(|value| !matches!(value, "" | "0" | "false" | "False" | "f" | "no" | "none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body as HttpBody;
+
+    #[tokio::test]
+    async fn a_long_request_is_read_and_refused() {
+        let sent = |len: usize| whole(Request::new(HttpBody::from(vec![b' '; len])));
+        assert_eq!(sent(MAX_BODY_BYTES).await.unwrap().len(), MAX_BODY_BYTES);
+        assert!(sent(MAX_BODY_BYTES + 1).await.is_err());
+    }
 }

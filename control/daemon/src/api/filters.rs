@@ -35,6 +35,18 @@ impl Filters {
         Ok(Self(filters))
     }
 
+    /// Refuses a value of `key` that no object can have: a slip there would list nothing, as if nothing were there.
+    pub(crate) fn one_of(&self, key: &str, known: &[&str]) -> Result<(), ApiError> {
+        let mut values = self.0.get(key).into_iter().flatten();
+        match values.find(|value| !known.contains(&value.as_str())) {
+            Some(value) => Err(ApiError::bad_request(format!(
+                "Invalid filter '{key}={value}': {key} is one of {}",
+                known.join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// True if `key` is not filtered on, or one of its values satisfies `matches`.
     pub(crate) fn any(&self, key: &str, matches: impl Fn(&str) -> bool) -> bool {
         self.0.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| matches(value)))
@@ -76,6 +88,14 @@ mod tests {
     fn unknown_keys_and_broken_json_are_refused() {
         assert!(Filters::parse(Some(r#"{"bogus":["x"]}"#), &["name"]).is_err());
         assert!(Filters::parse(Some("notjson"), &["name"]).is_err());
+    }
+
+    #[test]
+    fn values_that_cannot_be_are_refused() {
+        let filters = Filters::parse(Some(r#"{"role":["worker","boss"]}"#), &["role"]).unwrap();
+        assert!(filters.one_of("role", &["worker", "manager"]).is_err());
+        assert!(filters.one_of("role", &["worker", "boss"]).is_ok());
+        assert!(filters.one_of("name", &[]).is_ok());
     }
 
     #[test]

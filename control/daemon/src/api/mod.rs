@@ -34,8 +34,6 @@ use tower::util::MapRequest;
 /// What we announce; clients negotiate down to it.
 const API_VERSION: &str = "1.44";
 const MIN_API_VERSION: &str = "1.24";
-/// Specs are small; this bounds what one request may make us hold.
-const MAX_BODY_BYTES: usize = 4 << 20;
 
 type App = State<Arc<Node>>;
 
@@ -56,7 +54,6 @@ fn router(node: Arc<Node>) -> Router {
         .merge(local_routes())
         .merge(later_routes())
         .fallback(|| async { ApiError::not_found("page not found") })
-        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(announce))
         .with_state(node)
 }

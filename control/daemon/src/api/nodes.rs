@@ -20,6 +20,8 @@ const FILTERS: [&str; 6] = ["id", "label", "node.label", "membership", "name", "
 pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -> Result<Json<Vec<Value>>> {
     let state = node.require_manager()?.db().state();
     let filters = Filters::parse(params.filters.as_deref(), &FILTERS)?;
+    filters.one_of("role", &["manager", "worker"])?;
+    filters.one_of("membership", &["accepted", "pending"])?;
     let nodes = state
         .nodes
         .values()

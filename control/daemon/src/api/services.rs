@@ -23,6 +23,7 @@ const FILTERS: [&str; 5] = ["id", "label", "mode", "name", "runtime"];
 pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -> Result<Json<Vec<Value>>> {
     let state = node.require_manager()?.db().state();
     let filters = Filters::parse(params.filters.as_deref(), &FILTERS)?;
+    filters.one_of("mode", &["replicated", "global", "replicated-job", "global-job"])?;
     let with_status = truthy(params.status.as_deref());
     let services = state
         .services

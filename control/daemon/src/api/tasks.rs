@@ -23,6 +23,7 @@ const FILTERS: [&str; 8] =
 pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -> Result<Json<Vec<Value>>> {
     let state = node.require_manager()?.db().state();
     let filters = Filters::parse(params.filters.as_deref(), &FILTERS)?;
+    filters.one_of("desired-state", &["ready", "running", "shutdown", "complete", "remove", "accepted"])?;
     let tasks = state
         .tasks
         .values()
