@@ -77,7 +77,7 @@ pub enum StartError {
     NoCommand,
     #[error("{0:?} is no task id: only letters and digits, 64 at most")]
     InvalidId(String),
-    #[error("environment entry {0:?} is not NAME=value")]
+    #[error("environment entry {0:?} has no name, or a NUL byte: write NAME=value")]
     InvalidEnv(String),
     #[error("the command or an argument contains a NUL character")]
     InvalidArgument,
@@ -126,7 +126,7 @@ pub(super) fn check(spec: &ProcessSpec) -> Result<(), StartError> {
     if spec.args.iter().any(|argument| argument.contains('\0')) {
         return Err(StartError::InvalidArgument);
     }
-    match spec.env.iter().find(|entry| entry.contains('\0') || entry.find('=').unwrap_or(0) == 0) {
+    match spec.env.iter().find(|entry| entry.contains('\0') || entry.is_empty() || entry.starts_with('=')) {
         Some(entry) => Err(StartError::InvalidEnv(entry.clone())),
         None => Ok(()),
     }
@@ -145,7 +145,8 @@ pub(super) fn order(config: &ExecutorConfig, spec: &ProcessSpec, directory: Path
     }
 }
 
-/// The task's own entries win over the defaults, as the last of a name does.
+/// The task's own entries win over the defaults, as the last of a name does. A name alone takes the variable away:
+/// clients send that for `--env NAME` where their shell has none.
 fn environment(spec: &ProcessSpec) -> Vec<String> {
     let defaults = [
         format!("PATH={DEFAULT_PATH}"),
@@ -154,11 +155,17 @@ fn environment(spec: &ProcessSpec) -> Vec<String> {
     ];
     let mut env: Vec<String> = Vec::new();
     for entry in defaults.into_iter().chain(spec.env.iter().cloned()) {
-        let name = entry.split_inclusive('=').next().unwrap_or_default().to_owned();
-        env.retain(|other| !other.starts_with(&name));
-        env.push(entry);
+        let name = name_of(&entry).to_owned();
+        env.retain(|other| name_of(other) != name);
+        if entry.contains('=') {
+            env.push(entry);
+        }
     }
     env
+}
+
+fn name_of(entry: &str) -> &str {
+    entry.split('=').next().unwrap_or_default()
 }
 
 /// Each path as given and with its links followed: a link may lie where the task sees something else.
@@ -193,11 +200,13 @@ mod tests {
     fn the_environment_is_the_defaults_and_the_tasks_own() {
         let env = environment(&spec(&["A=1", "PATH=/opt", "PATHS=x", "A=2"]));
         assert_eq!(env, ["HOME=/run/task", "HOSTNAME=web-1", "PATH=/opt", "PATHS=x", "A=2"]);
+        let env = environment(&spec(&["A=1", "B=2", "A", "HOME", "NONE"]));
+        assert_eq!(env, [&format!("PATH={DEFAULT_PATH}"), "HOSTNAME=web-1", "B=2"]);
     }
 
     #[test]
-    fn entries_without_a_name_or_a_value_are_refused() {
-        for bad in ["A", "=x", "", "A=\0"] {
+    fn entries_without_a_name_are_refused() {
+        for bad in ["=x", "", "A=\0"] {
             assert!(matches!(check(&spec(&[bad])), Err(StartError::InvalidEnv(_))), "{bad:?}");
         }
         assert!(check(&spec(&["A="])).is_ok());
