@@ -31,10 +31,16 @@ impl Namespace {
             (None, None) => return Ok(None),
         };
         let path = std::path::absolute(&path).with_context(|| format!("{} is no path", path.display()))?;
-        if std::fs::metadata(&path).is_err() {
-            bail!("{}", missing(&path, self.pid));
-        }
         Ok(Some(path))
+    }
+
+    /// As [`Self::path`], of a namespace that is there.
+    fn existing(&self) -> anyhow::Result<Option<PathBuf>> {
+        let path = self.path()?;
+        match path.as_deref().filter(|path| std::fs::metadata(path).is_err()) {
+            Some(path) => bail!("{}", missing(path, self.pid)),
+            None => Ok(path),
+        }
     }
 }
 
@@ -78,7 +84,7 @@ pub(crate) struct DetachArgs {
 }
 
 pub(crate) async fn attach(client: &Client, args: AttachArgs) -> anyhow::Result<u8> {
-    let Some(netns) = args.namespace.path()? else {
+    let Some(netns) = args.namespace.existing()? else {
         bail!("which network namespace? Name its file with --netns PATH, or a process in it with --pid PID");
     };
     let body = json!({"Network": args.network, "Netns": netns, "Name": args.name, "Ip": args.ip});
@@ -101,6 +107,7 @@ fn sentence(network: &str, attached: &Value) -> String {
     )
 }
 
+/// The daemon knows by which path a namespace was attached: its file need not be there any more.
 pub(crate) async fn detach(client: &Client, args: DetachArgs) -> anyhow::Result<u8> {
     let body = match args.namespace.path()? {
         Some(netns) => json!({"Netns": netns, "Network": args.what}),
@@ -131,9 +138,11 @@ mod tests {
         let path = namespace(&format!("skep attach backend --pid {pid}")).path().unwrap();
         assert_eq!(path, Some(format!("/proc/{pid}/ns/net").into()));
         assert_eq!(namespace("skep attach backend").path().unwrap(), None);
-        let gone = namespace("skep attach backend --pid 4294967295").path().unwrap_err().to_string();
+        let gone = namespace("skep attach backend --pid 4294967295").existing().unwrap_err().to_string();
         assert!(gone.contains("there is no process 4294967295"), "{gone}");
-        let gone = namespace("skep detach backend --netns /nowhere/ns").path().unwrap_err().to_string();
+        let deleted = namespace("skep detach backend --netns /nowhere/ns");
+        assert_eq!(deleted.path().unwrap(), Some("/nowhere/ns".into()), "it can be detached still");
+        let gone = deleted.existing().unwrap_err().to_string();
         assert!(gone.contains("no network namespace at /nowhere/ns"), "{gone}");
         assert!(Cli::try_parse_from("skep attach n --pid 1 --netns /proc/1/ns/net".split(' ')).is_err());
     }

@@ -52,6 +52,11 @@ impl Error {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Daemon { status: StatusCode::NOT_FOUND, .. })
     }
+
+    /// Another state of the object forbids it.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Daemon { status: StatusCode::CONFLICT, .. })
+    }
 }
 
 pub(crate) struct Client {

@@ -26,9 +26,9 @@ pub(crate) struct RunArgs {
     /// Remove the container when it ends (without it isn't there yet)
     #[arg(long)]
     rm: bool,
-    /// Network to be on; it must be attachable
+    /// Network to be on; it must be attachable (several allowed: eth0, eth1…)
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
-    network: Option<String>,
+    network: Vec<String>,
     /// Its name on the network
     #[arg(long)]
     name: Option<String>,
@@ -49,7 +49,7 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> u8 {
     let message = message.to_lowercase();
     if message.contains("permission denied") || message.contains("is a directory") {
         EXIT_NOT_EXECUTABLE
-    } else if ["executable file not found", "no such file or directory"]
+    } else if ["no such command", "executable file not found", "no such file or directory"]
         .iter()
         .any(|why| message.contains(why))
     {
@@ -93,7 +93,7 @@ fn create_body(args: &RunArgs) -> anyhow::Result<Value> {
     let Some((image, command)) = args.image_and_command.split_first() else {
         bail!("which image? `host` is one")
     };
-    let Some(network) = &args.network else {
+    let Some((network, further)) = args.network.split_first() else {
         bail!(
             "which network? Name an attachable one with --network: a container without one isn't there yet"
         );
@@ -112,7 +112,8 @@ fn create_body(args: &RunArgs) -> anyhow::Result<Value> {
     body.insert("Cmd".into(), json!(command));
     body.insert("Image".into(), json!(image));
     body.insert("HostConfig".into(), json!({"NetworkMode": network, "AutoRemove": true}));
-    body.insert("NetworkingConfig".into(), json!({"EndpointsConfig": {}}));
+    let endpoints: Map<String, Value> = further.iter().map(|name| (name.clone(), json!({}))).collect();
+    body.insert("NetworkingConfig".into(), json!({"EndpointsConfig": endpoints}));
     Ok(Value::Object(body))
 }
 
@@ -150,6 +151,9 @@ async fn exit_status(body: Incoming) -> anyhow::Result<u8> {
     Ok(u8::try_from(status).unwrap_or(EXIT_USAGE))
 }
 
+/// A process that is its container's pid 1 ignores signals it has no handler for; who repeats ^C means it.
+const INTERRUPTS_THAT_KILL: u32 = 3;
+
 /// ^C and a polite kill are the container's to handle; its end ends us. Only returns where that isn't possible.
 async fn forward_signals(client: &Client, container: &str) -> anyhow::Error {
     let (mut interrupt, mut terminate) =
@@ -157,15 +161,19 @@ async fn forward_signals(client: &Client, container: &str) -> anyhow::Error {
             (Ok(interrupt), Ok(terminate)) => (interrupt, terminate),
             (Err(error), _) | (_, Err(error)) => return error.into(),
         };
+    let mut interrupts = 0;
     loop {
         let name = tokio::select! {
-            _ = interrupt.recv() => "SIGINT",
+            _ = interrupt.recv() => {
+                interrupts += 1;
+                if interrupts < INTERRUPTS_THAT_KILL { "SIGINT" } else { "SIGKILL" }
+            }
             _ = terminate.recv() => "SIGTERM",
         };
         match client.post(&format!("{container}/kill?signal={name}"), None).await {
             Ok(_) => {}
             // It ended by itself meanwhile; how is on its way.
-            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => return anyhow::Error::new(error).context("the container can't be signalled"),
         }
     }
@@ -199,6 +207,13 @@ mod tests {
     }
 
     #[test]
+    fn every_network_is_sent() {
+        let body = create_body(&args("skep run --rm --network front --network back host true")).unwrap();
+        assert_eq!(body["HostConfig"]["NetworkMode"], "front");
+        assert_eq!(body["NetworkingConfig"]["EndpointsConfig"], json!({"back": {}}));
+    }
+
+    #[test]
     fn what_is_not_there_yet_is_said() {
         let said = |line| create_body(&args(line)).unwrap_err().to_string();
         assert!(said("skep run --rm host true").contains("--network"));
@@ -209,6 +224,7 @@ mod tests {
     fn exit_codes_are_dockers() {
         let daemon =
             |message: &str| Error::Daemon { status: StatusCode::BAD_REQUEST, message: message.into() }.into();
+        assert_eq!(exit_code_of(&daemon("cannot start the container: no such command: nope")), 127);
         assert_eq!(exit_code_of(&daemon("exec: \"nope\": executable file not found in $PATH")), 127);
         assert_eq!(exit_code_of(&daemon("exec /etc: permission denied")), 126);
         assert_eq!(exit_code_of(&daemon("network x not found")), 125);

@@ -92,7 +92,8 @@ fn seconds_up(duration: Duration) -> u128 {
 #[derive(Debug, PartialEq, Eq)]
 struct Picture {
     running: usize,
-    wanted: usize,
+    /// None: a global service without a task yet.
+    wanted: Option<usize>,
     /// The task of each slot (or of each node, for a global service).
     bars: Vec<Bar>,
     /// Tasks that failed, by id, and why.
@@ -124,7 +125,7 @@ impl Picture {
             .map(|mode| mode.get("Replicas").and_then(Value::as_u64).unwrap_or(1) as usize);
         Self {
             running: slots.values().copied().filter(runs).count(),
-            wanted: wanted.unwrap_or(slots.len()),
+            wanted: wanted.or((!slots.is_empty()).then_some(slots.len())),
             bars: slots.values().map(|task| Bar::new(task)).collect(),
             failures: failures(tasks),
         }
@@ -132,16 +133,19 @@ impl Picture {
 
     /// No task where some are wanted is not converged; neither is a global service the cluster hasn't looked at yet.
     fn is_converged(&self) -> bool {
-        self.running == self.wanted && self.bars.len() == self.wanted
+        self.wanted.is_some_and(|wanted| self.running == wanted && self.bars.len() == wanted)
     }
 
     fn count(&self) -> String {
-        format!("overall progress: {} out of {} tasks", self.running, self.wanted)
+        match self.wanted {
+            Some(wanted) => format!("overall progress: {} out of {wanted} tasks", self.running),
+            None => "overall progress: waiting for new tasks".to_owned(),
+        }
     }
 
     /// `1/3: running`, as many as a terminal has room for.
     fn bars(&self, shown: impl Fn(&Bar) -> bool) -> impl Iterator<Item = String> {
-        let of = self.wanted.max(self.bars.len());
+        let of = self.wanted.unwrap_or_default().max(self.bars.len());
         let bars = self.bars.iter().enumerate().filter(move |(_, bar)| shown(bar));
         bars.map(move |(at, bar)| format!("{}/{of}: {bar}", at + 1)).take(MAX_BARS)
     }
@@ -279,7 +283,7 @@ mod tests {
             task("13", 4, "n1", "running", "starting", ""),
         ];
         let picture = Picture::new(&replicated(4), &tasks, &nodes());
-        assert_eq!((picture.running, picture.wanted, picture.is_converged()), (1, 4, false));
+        assert_eq!((picture.running, picture.wanted, picture.is_converged()), (1, Some(4), false));
         let picture = Picture::new(&replicated(1), &tasks[..1], &nodes());
         assert!(picture.is_converged());
         assert_eq!(picture.count(), "overall progress: 1 out of 1 tasks");
@@ -318,7 +322,10 @@ mod tests {
         let tasks =
             [task("10", 0, "n1", "running", "running", ""), task("11", 0, "n3", "running", "starting", "")];
         let picture = Picture::new(&global, &tasks, &nodes());
-        assert_eq!((picture.running, picture.wanted), (1, 2));
+        assert_eq!((picture.running, picture.wanted), (1, Some(2)));
+        let unseen = Picture::new(&global, &[], &nodes());
+        assert!(!unseen.is_converged(), "its tasks are not made yet");
+        assert_eq!(unseen.count(), "overall progress: waiting for new tasks");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, default_value = "", hide_default_value = true)]
     name: String,
     /// How many tasks (1)
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     replicas: Option<u64>,
     /// A number of tasks, or one on every host
     #[arg(long, value_parser = parse_mode, default_value = "replicated", value_name = "replicated|global")]
