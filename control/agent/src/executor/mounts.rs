@@ -223,11 +223,11 @@ fn cover(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The task's own files, and where they belong. A host without /etc/hostname has nothing to put one over; without
-/// the other two, names could not be looked up.
+/// The task's own files, and where they belong. A host without /etc/hosts or /etc/hostname has nothing to put one
+/// over, and its programs do without; with no resolv.conf no name could be looked up.
 fn etc_files(directory: &Path) -> Result<Vec<(PathBuf, OwnedFd)>, Failure> {
     let mut files = Vec::new();
-    for (name, needed) in [("resolv.conf", true), ("hosts", true), ("hostname", false)] {
+    for (name, needed) in [("resolv.conf", true), ("hosts", false), ("hostname", false)] {
         let path = Path::new("/etc").join(name);
         if needed || path.symlink_metadata().is_ok() {
             let file = step(format!("take the task's {name}"), read_only_copy(&directory.join(name)))?;
