@@ -17,7 +17,7 @@ use skep_model::node::{Node, NodeState};
 use skep_model::service::{EndpointMode, NetworkAttachmentConfig, PortConfig, PublishMode, Service};
 use skep_model::task::{Task, TaskState};
 use skep_model::{NetworkId, NodeId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 /// Everything `node` has to make true. Empty for a node that is not a member.
 pub fn assignments(state: &State, node: &NodeId) -> BTreeMap<Key, Assignment> {
@@ -66,9 +66,15 @@ fn this_node(node: &Node, ingress: Option<&Network>) -> ThisNode {
     }
 }
 
-/// All other nodes: they share ingress. One that never connected has no VTEP to send to.
+/// All other nodes: they share ingress. One that never connected has no VTEP to send to; one that is down has none
+/// where its host has left and joined again, for a VTEP is one node's: replies have to find the live one.
 fn peers<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = Assignment> + 'a {
-    let others = state.nodes.values().filter(move |other| other.id != *node);
+    let of_live: HashSet<_> =
+        state.nodes.values().filter(|node| is_up(node)).filter_map(|node| node.skep.data_path_addr).collect();
+    let is_superseded = move |node: &Node| {
+        !is_up(node) && node.skep.data_path_addr.is_some_and(|addr| of_live.contains(&addr))
+    };
+    let others = state.nodes.values().filter(move |other| other.id != *node && !is_superseded(other));
     others.filter_map(|other| {
         let peer = Peer {
             id: other.id.clone(),

@@ -248,6 +248,16 @@ fn an_attachment_is_an_endpoint_without_service_and_without_container() {
 }
 
 #[test]
+fn a_host_that_left_and_joined_again_is_one_peer() {
+    let mut again = ready(3);
+    again.skep.data_path_addr = node(2, NodeState::Down).skep.data_path_addr;
+    let state = state([ready(1), node(2, NodeState::Down), again], [], []);
+    let peers = |of| keys(&state, of).into_iter().filter(|key| key.starts_with("peer/")).collect::<Vec<_>>();
+    assert_eq!(peers(1), ["peer/n3"]);
+    assert_eq!(peers(3), ["peer/n1"], "its own former self neither");
+}
+
+#[test]
 fn a_peer_that_is_down_says_so_and_one_that_never_came_is_left_out() {
     let mut never = ready(3);
     never.skep.data_path_addr = None;
