@@ -183,7 +183,14 @@ impl Node {
     async fn begin(&self, manager: &Manager, listen: SocketAddr, member: &Member) -> Result<(), ApiError> {
         manager.start(listen).map_err(ApiError::bad_request)?;
         self.agent.join(membership(member)).await.map_err(ApiError::bad_request)?;
-        member::save(&self.config.state_dir, member).map_err(ApiError::internal)
+        self.save(member)
+    }
+
+    fn save(&self, member: &Member) -> Result<(), ApiError> {
+        let directory = &self.config.state_dir;
+        member::save(directory, member).map_err(|error| {
+            ApiError::internal(format!("cannot write the membership to {}: {error}", directory.display()))
+        })
     }
 
     pub(crate) async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
@@ -210,7 +217,7 @@ impl Node {
             availability: request.availability,
         };
         let joined = match self.agent.join(membership(&member)).await {
-            Ok(()) => member::save(&self.config.state_dir, &member).map_err(ApiError::internal),
+            Ok(()) => self.save(&member),
             Err(error) => Err(ApiError::bad_request(error)),
         };
         match joined {
