@@ -15,7 +15,7 @@ use crate::snapshot::{L4, Location};
 use crate::verdict::DropReason;
 use crate::wire::ipv4;
 use balance::Pointers;
-use flow::{Direction, Flow, Tuple};
+use flow::{Direction, Flow, Phase, Tuple};
 use fragments::Fragments;
 use icmp_error::Quoted;
 use std::net::Ipv4Addr;
@@ -233,8 +233,10 @@ impl Nat {
     }
 
     fn open(&mut self, mut flow: Flow, now: u64) -> Result<FlowId, DropReason> {
+        // Nobody remembers a connection that was reset. One that was finished stays in TIME-WAIT, where a
+        // kernel takes a new one only from the same client's clock: what came another way is another's.
         if let Some(holder) = self.flows.find_reverse(&flow.reverse())
-            && self.flows.flow(holder).is_over()
+            && self.flows.flow(holder).phase() == Phase::Reset
         {
             self.flows.remove(holder);
         }

@@ -1,15 +1,16 @@
 //! The gateway: answers ping, and routes only where something on this overlay says how.
 
+use super::target::fragment_key;
 use super::{Origin, Pass};
 use crate::engine::Output;
 use crate::ids::PortId;
 use crate::index::{NetworkIndex, Target};
+use crate::nat::rewrite::set_addresses;
 use crate::packet::{Packet, Transport};
 use crate::snapshot::Endpoint;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::icmpv4::{self, Error};
-use crate::wire::vnet::VnetHdr;
-use crate::wire::{ethernet, ipv4};
+use crate::wire::ethernet;
 
 impl<O: Output> Pass<'_, O> {
     /// A packet a port sent to whatever has the destination MAC.
@@ -76,26 +77,32 @@ impl<O: Output> Pass<'_, O> {
         Ok(verdict)
     }
 
+    /// Ping in pieces is answered piece by piece.
     fn serve_gateway(
         &mut self,
         network: &NetworkIndex,
         port: PortId,
         packet: &mut Packet<'_>,
     ) -> Result<Verdict, DropReason> {
-        if packet.ip.is_fragment() {
-            return Err(DropReason::GatewayRefused);
+        let origin = Origin::Port(port);
+        if packet.ip.offset > 0 {
+            let verdict = self.follow_or_hold(network, origin, packet)?;
+            if verdict != Verdict::Held {
+                ethernet::set_src(packet.frame_mut(), network.gateway_mac);
+            }
+            return Ok(verdict);
         }
+        let key = fragment_key(network, origin, packet);
         let transport = packet.transport()?;
         if !matches!(transport, Transport::Ping { .. }) {
             return Err(self.refuse(port, packet, network.gateway, &transport, DropReason::GatewayRefused));
         }
-        let (asker, dst_mac) = (packet.ip.src, packet.src_mac());
-        ipv4::set_addresses(packet.ip_bytes_mut(), network.gateway, asker);
+        let asker = packet.ip.src;
+        set_addresses(packet, network.gateway, asker);
         icmpv4::answer_echo(packet.payload_mut());
-        let frame = packet.frame_mut();
-        ethernet::set_dst(frame, dst_mac);
-        ethernet::set_src(frame, network.gateway_mac);
-        self.write(port, VnetHdr::default(), packet.frame());
-        Ok(Verdict::Answered)
+        self.note_first(key, packet, None);
+        let verdict = self.hop(network, packet, None)?;
+        ethernet::set_src(packet.frame_mut(), network.gateway_mac);
+        Ok(verdict)
     }
 }

@@ -4,6 +4,7 @@ use crate::sim::*;
 use etherparse::Ipv4HeaderSlice;
 use proptest::prelude::*;
 use skep_dataplane::DropReason;
+use skep_dataplane::ids::MacAddr;
 use skep_dataplane::snapshot::{L4, ServicePorts};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -82,6 +83,23 @@ fn fragments_through_a_vip_follow_their_first_one() {
     }
     let seen = Seen::read(&join(&frames(&mut sim, 1, 1)));
     assert_eq!(seen.ends(), (ip(VIP), 53, ip(CLIENT), 4000));
+}
+
+#[test]
+fn the_gateway_answers_a_ping_in_pieces_in_any_order() {
+    let mut sim = sim();
+    let pieces = cut(&from_to(CLIENT, "10.1.0.1").ping(5, &[7; 4000]), 1424, 7);
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        for nth in order {
+            sim.send(1, 1, &pieces[nth]);
+        }
+        let pong = Seen::read(&join(&frames(&mut sim, 1, 1)));
+        assert_eq!((pong.src, pong.dst, pong.icmp), (ip("10.1.0.1"), ip(CLIENT), Some((0, 0, [0, 5, 0, 1]))));
+        assert_eq!(pong.payload, [7; 4000]);
+        assert_eq!(pong.src_mac, MacAddr::for_ip(ip("10.1.0.1")));
+        sim.advance(Duration::from_secs(60));
+    }
+    assert!(sim.engine(1).stats().drops.into_iter().all(|(_, n)| n == 0));
 }
 
 #[test]

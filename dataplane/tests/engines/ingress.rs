@@ -91,6 +91,27 @@ fn the_same_client_port_through_two_nodes_stays_two_connections() {
 }
 
 #[test]
+fn a_finished_connection_through_another_node_lends_its_client_port_to_nobody() {
+    let mut sim = sim_of(&TASKS[..1]);
+    sim.send(1, HOST, &entering(1, CLIENT).tcp(40000, 80, "S", 100, 0, b""));
+    sim.send(2, 1, &leaving(TASKS[0], CLIENT).tcp(80, 40000, "SA", 500, 101, b""));
+    sim.send(2, 1, &leaving(TASKS[0], CLIENT).tcp(80, 40000, "FA", 501, 101, b""));
+    sim.send(1, HOST, &entering(1, CLIENT).tcp(40000, 80, "FA", 101, 502, b""));
+    sim.received(2, 1);
+    // The task keeps 40000 in TIME-WAIT. The client's kernel counts another way towards another node.
+    sim.send(3, HOST, &entering(3, CLIENT).tcp(40000, 80, "S", 7, 0, b""));
+    let other = sim.receive(2, 1);
+    assert_ne!(other.src_port, 40000);
+    // What comes again by the same node is the same client's, and continues its count.
+    sim.send(1, HOST, &entering(1, CLIENT).tcp(40000, 80, "S", 900, 0, b""));
+    assert_eq!(sim.receive(2, 1).src_port, 40000);
+    // A connection that was reset has left nothing behind.
+    sim.send(2, 1, &leaving(TASKS[0], CLIENT).tcp(80, 40000, "RA", 0, 901, b""));
+    sim.send(2, HOST, &entering(2, CLIENT).tcp(40000, 80, "S", 7, 0, b""));
+    assert_eq!(sim.receive(2, 1).src_port, 40000);
+}
+
+#[test]
 fn a_loopback_client_is_its_nodes_ingress_address() {
     let mut sim = sim_of(&TASKS[..1]);
     sim.send(1, HOST, &entering(1, HOSTS[0]).tcp(40000, 80, "S", 100, 0, b""));
