@@ -211,7 +211,10 @@ impl Attachments {
         found.ok_or_else(|| DetachError::Unknown(format!("{} on network {network}", netns.display())))
     }
 
-    async fn give_up(&self, held: Held) {
+    async fn give_up(&self, mut held: Held) {
+        if let Some(other) = self.held().values_mut().find(|other| other.namespace == held.namespace) {
+            held.sandbox.bequeath(&mut other.sandbox);
+        }
         self.sandboxes.remove(held.sandbox).await;
         self.places.give_back(held.info.id).await;
     }

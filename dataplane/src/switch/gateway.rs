@@ -9,8 +9,8 @@ use crate::nat::rewrite::set_addresses;
 use crate::packet::{Packet, Transport};
 use crate::snapshot::Endpoint;
 use crate::verdict::{DropReason, Verdict};
-use crate::wire::icmpv4::{self, Error};
 use crate::wire::ethernet;
+use crate::wire::icmpv4::{self, Error};
 
 impl<O: Output> Pass<'_, O> {
     /// A packet a port sent to whatever has the destination MAC.

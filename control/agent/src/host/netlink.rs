@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -27,6 +27,7 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) mtu: u32,
+    pub(super) up: bool,
 }
 
 /// An IPv4 address and the link that has it.
@@ -100,6 +101,10 @@ impl Netlink {
 
     pub(super) async fn set_up(&self, index: u32) -> io::Result<()> {
         self.change_link(LinkUnspec::new_with_index(index).up().build()).await
+    }
+
+    pub(super) async fn set_down(&self, index: u32) -> io::Result<()> {
+        self.change_link(LinkUnspec::new_with_index(index).down().build()).await
     }
 
     pub(super) async fn set_up_ethernet(
@@ -194,7 +199,8 @@ pub(super) fn lookup_rule(preference: u32, table: u8, selectors: Vec<RuleAttribu
 }
 
 fn link_of(message: LinkMessage) -> Option<Link> {
-    let mut link = Link { index: message.header.index, name: String::new(), mtu: 0 };
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut link = Link { index: message.header.index, name: String::new(), mtu: 0, up };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,

@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 const TAP_QUEUE: u32 = 1000;
 /// Where a container asks for names, as in Docker.
 const DNS_ADDR: (Ipv4Addr, u16) = (Ipv4Addr::new(127, 0, 0, 11), 53);
+const LOOPBACK: &str = "lo";
 /// Routing table of a task's answers to the mesh.
 const INGRESS_TABLE: u8 = 100;
 /// Highest number tried for an interface name.
@@ -83,6 +84,8 @@ pub struct Sandbox {
     veth: Option<Veth>,
     /// Set for somebody else's namespace, which doesn't end with the sandbox.
     outlived: bool,
+    /// Set where the loopback interface was down before.
+    raised_loopback: bool,
     rules: Vec<RuleMessage>,
 }
 
@@ -110,7 +113,17 @@ impl Sandbox {
             SandboxNetns::New => Netns::anonymous().map_err(step(&id, "make a network namespace"))?,
         };
         let (taps, interfaces, rules) = Default::default();
-        Ok(Self { id, netns, taps, interfaces, dns: None, veth: None, outlived, rules })
+        Ok(Self {
+            id,
+            netns,
+            taps,
+            interfaces,
+            dns: None,
+            veth: None,
+            outlived,
+            raised_loopback: false,
+            rules,
+        })
     }
 
     /// None if egress wasn't asked for, or the namespace has a default route of its own.
@@ -130,8 +143,7 @@ impl Sandbox {
         let inside = Netlink::in_netns(&self.netns).await.map_err(step("open netlink in the namespace"))?;
         let links = inside.links().await.map_err(step("list the namespace's interfaces"))?;
         let mut names: BTreeSet<String> = links.into_iter().map(|link| link.name).collect();
-        let lo = inside.index_of("lo").await.map_err(step("find the loopback interface"))?;
-        inside.set_up(lo).await.map_err(step("bring up the loopback interface"))?;
+        self.raise_loopback(&inside).await.map_err(step("bring up the loopback interface"))?;
 
         for spec in interfaces {
             self.add_interface(spec, &inside, &mut names).await?;
@@ -146,6 +158,15 @@ impl Sandbox {
         }
         if dns {
             self.dns = Some(self.netns.run(bind_dns).await.map_err(step("bind 127.0.0.11:53 for DNS"))?);
+        }
+        Ok(())
+    }
+
+    /// Names are asked on it.
+    async fn raise_loopback(&mut self, inside: &Netlink) -> io::Result<()> {
+        if let Some(lo) = inside.link(LOOPBACK).await?.filter(|lo| !lo.up) {
+            inside.set_up(lo.index).await?;
+            self.raised_loopback = true;
         }
         Ok(())
     }
@@ -202,6 +223,12 @@ impl Sandbox {
         Ok(())
     }
 
+    /// What the namespace as a whole was given stays in it as long as another sandbox, `heir`, does.
+    pub fn bequeath(&mut self, heir: &mut Self) {
+        heir.veth = heir.veth.take().or_else(|| self.veth.take());
+        heir.raised_loopback |= std::mem::take(&mut self.raised_loopback);
+    }
+
     /// `wanted` or the next number after it that is free.
     fn free_name(&self, wanted: &str, taken: &BTreeSet<String>) -> Result<String, SandboxError> {
         let stem = wanted.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -236,6 +263,9 @@ impl Sandbox {
         }
         for (_, name) in self.interfaces.drain(..) {
             inside.delete_link_named(&name).await?;
+        }
+        if self.raised_loopback {
+            inside.set_down(inside.index_of(LOOPBACK).await?).await?;
         }
         Ok(())
     }

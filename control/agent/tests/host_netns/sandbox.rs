@@ -95,6 +95,34 @@ async fn somebody_else_s_namespace_is_left_as_it_was() {
 }
 
 #[tokio::test]
+async fn the_way_out_of_somebody_else_s_namespace_stays_until_the_last_sandbox_leaves_it() {
+    let world = World::new();
+    let host = world.daemon().await;
+    host.ensure_gwbridge().await.unwrap();
+    let before = world.kernel_state();
+    let netns = Netns::anonymous().unwrap();
+    let state = || sh(&netns, "ip -br link; ip route; ip rule");
+    let before_inside = state();
+    let enter = |port, addr| {
+        let existing = SandboxNetns::Existing(netns.try_clone().unwrap());
+        SandboxSpec { dns: false, ..spec(existing, vec![interface("eth0", port, addr, None)]) }
+    };
+    let mut first = host.create_sandbox(enter(7, "10.0.1.7/24")).await.unwrap();
+    let mut second = host.create_sandbox(enter(8, "10.0.2.7/24")).await.unwrap();
+    assert!(first.egress().is_some() && second.egress().is_none());
+
+    first.bequeath(&mut second);
+    host.remove_sandbox(first).await.unwrap();
+    let between = state();
+    assert!(between.contains("default via") && between.contains("<LOOPBACK,UP"), "{between}");
+    assert!(!between.contains("10.0.1.0/24"), "{between}");
+
+    host.remove_sandbox(second).await.unwrap();
+    assert_eq!(state(), before_inside);
+    assert_eq!(world.kernel_state(), before);
+}
+
+#[tokio::test]
 async fn a_sandbox_that_fails_half_way_leaves_nothing() {
     let world = World::new();
     let host = world.daemon().await;
