@@ -5,7 +5,7 @@ use netns_tests::lab::{CLIENT, Lab, eventually};
 use std::time::Duration;
 
 const SECONDS_10: Duration = Duration::from_secs(10);
-const FILE_MIB: u32 = 48;
+const FILE_MIB: u32 = 32;
 /// Less than a packet, a few fragments, many.
 const DATAGRAMS: [u32; 3] = [1400, 4000, 30_000];
 
@@ -23,9 +23,9 @@ fn contained(lab: &Lab, machine: &str, script: &str) -> Result<String> {
 fn exchange(file: &str, target: &str, ports: [u16; 3], run: impl Fn(&str) -> Result<String>) -> Result<()> {
     let [up, down, echo] = ports;
     let digest = run(&format!("sha256sum {file}"))?;
-    let received = run(&format!("socat -t 20 - TCP4:{target}:{up},connect-timeout=3 < {file}"))?;
+    let received = run(&format!("socat -b 65536 -t 20 - TCP4:{target}:{up},connect-timeout=3 < {file}"))?;
     ensure!(received == digest, "to {target}: sent {digest}, the task got {received}");
-    let received = run(&format!("socat -u TCP4:{target}:{down},connect-timeout=3 - | sha256sum"))?;
+    let received = run(&format!("socat -b 65536 -u TCP4:{target}:{down},connect-timeout=3 - | sha256sum"))?;
     ensure!(received == digest, "from {target}: the task sent {digest}, received {received}");
     for len in DATAGRAMS {
         let digest = run(&format!("head -c {len} {file} | sha256sum"))?;
@@ -44,8 +44,8 @@ fn files_and_datagrams_arrive_whole_through_vip_and_mesh_by_every_node() -> Resu
     lab.skep(&["network", "create", "-d", "overlay", "--attachable", "net"])?;
     let listen = "fork,reuseaddr";
     let serve = format!(
-        "socat TCP4-LISTEN:8000,{listen} SYSTEM:sha256sum & socat -b 65536 UDP4-RECVFROM:9000,fork EXEC:cat & \
-         exec socat -U TCP4-LISTEN:8001,{listen} OPEN:{file},rdonly"
+        "socat -b 65536 TCP4-LISTEN:8000,{listen} SYSTEM:sha256sum & socat -b 65536 UDP4-RECVFROM:9000,fork EXEC:cat & \
+         exec socat -b 65536 -U TCP4-LISTEN:8001,{listen} OPEN:{file},rdonly"
     );
     let create =
         "service create -d --name files --network net -p 8080:8000 -p 8081:8001 -p 9090:9000/udp host sh -c";
@@ -68,7 +68,7 @@ fn a_task_reaches_itself_by_its_vip_and_by_its_published_port() -> Result<()> {
     let lab = Lab::up(2)?;
     lab.skep(&["network", "create", "-d", "overlay", "net"])?;
     let listen = |port: u16, then: &str| format!("socat TCP4-LISTEN:{port},fork,reuseaddr SYSTEM:'{then}'");
-    let call = |target: &str| format!("socat -T 3 -u TCP4\\:{target},connect-timeout=3 -");
+    let call = |target: &str| format!("socat -T 3 -u TCP4\\:{target} -");
     let serve = [
         listen(8000, "echo itself"),
         listen(8001, &call("self\\:8000")),
