@@ -56,7 +56,9 @@ pub(crate) fn command(words: &[&str]) -> Result<()> {
     ensure!(is_root()?, "the lab makes network namespaces: run it as root (`sudo -E cargo xtask lab …`)");
     match words.as_slice() {
         ["up", options @ ..] => {
-            up(&lab, &UpOptions::parse(options)?)?;
+            let options = UpOptions::parse(options)?;
+            prepare()?;
+            up(&lab, &options)?;
             status::print(&lab)
         }
         ["down"] => down(&lab),

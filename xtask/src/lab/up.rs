@@ -24,9 +24,8 @@ pub(crate) fn prepare() -> Result<()> {
     cargo(&[&["build", "--release", "--bins"], packages.as_slice()].concat())
 }
 
-/// Makes the lab. If that fails, or the user asks to stop, nothing of it is left.
+/// Makes a lab of what [`prepare`] built. If that fails, or the user asks to stop, nothing of it is left.
 pub(crate) fn up(lab: &Lab, options: &UpOptions) -> Result<()> {
-    prepare()?;
     ensure!(
         lab.namespaces()?.is_empty(),
         "the lab `{0}` is up, wholly or in part: `cargo xtask lab down --name {0}` removes it, another --name makes another",
