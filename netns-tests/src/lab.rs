@@ -1,6 +1,7 @@
 //! A lab of real nodes for one test: `cargo xtask lab` under a name of its own, gone when it is dropped.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,6 +106,16 @@ impl Lab {
             ])?;
             Ok(row.trim() == format!("{count}/{count}"))
         })
+    }
+
+    /// What the node's packet engine dropped so far, by reason; reasons without a drop are left out.
+    pub fn drops(&self, node: usize) -> Result<BTreeMap<String, u64>> {
+        let socket = self.dir().join(format!("n{node}.sock"));
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "http://localhost/skep/drops", "--unix-socket"]).arg(socket);
+        let mut drops: BTreeMap<String, u64> = serde_json::from_str(&succeed(curl.output()?, "skep/drops")?)?;
+        drops.retain(|_, count| *count > 0);
+        Ok(drops)
     }
 
     /// What a TCP server says before it closes.

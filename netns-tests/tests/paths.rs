@@ -60,6 +60,10 @@ fn files_and_datagrams_arrive_whole_through_vip_and_mesh_by_every_node() -> Resu
         exchange(&file, "files", [8000, 8001, 9000], |script| contained(&lab, &machine, script))?;
         exchange(&file, &Lab::addr(node), [8080, 8081, 9090], |script| shell(&lab, CLIENT, script))?;
     }
+    for node in 1..=2 {
+        let drops = lab.drops(node)?;
+        ensure!(drops.is_empty(), "n{node} dropped {drops:?}");
+    }
     Ok(())
 }
 

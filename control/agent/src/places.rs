@@ -4,14 +4,14 @@ use crate::project::{Cluster, Place, place};
 use crate::session::Link;
 use skep_model::TaskId;
 use skep_model::assign::Desired;
-use skep_model::session::AttachRequest;
+use skep_model::session::{AttachRequest, Attached};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The network is assigned within a turn of the manager's session, some 50 ms after the attachment.
-const NETWORK_LIMIT: Duration = Duration::from_secs(10);
+/// The place is assigned within a turn of the manager's session, some 50 ms after the attachment.
+const ASSIGNED_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Clone)]
 pub(crate) struct Places {
@@ -35,7 +35,7 @@ impl Places {
         Self { link, next_request: Arc::default() }
     }
 
-    /// An address on a network this node knows by then, or why not, in one sentence.
+    /// An address this node forwards for as soon as it has its interface, or why not, in one sentence.
     pub(crate) async fn take(&self, wanted: PlaceRequest<'_>) -> Result<Place, String> {
         let request = AttachRequest {
             request: self.next_request.fetch_add(1, Ordering::Relaxed),
@@ -49,21 +49,19 @@ impl Places {
         let known = async {
             loop {
                 let current = desired.borrow_and_update().clone();
-                let found = current
-                    .map(|desired| place(&Cluster::of(&desired), &attached.task, &attached.attachment));
-                match found {
-                    Some(Ok(place)) => return Some(place),
-                    // The sender is part of the link.
-                    Some(Err(_)) | None => desired.changed().await.ok()?,
+                if let Some(place) = current.and_then(|desired| known_place(&desired, &attached)) {
+                    return Some(place);
                 }
+                // The sender is part of the link.
+                desired.changed().await.ok()?;
             }
         };
-        match tokio::time::timeout(NETWORK_LIMIT, known).await {
+        match tokio::time::timeout(ASSIGNED_LIMIT, known).await {
             Ok(Some(place)) => Ok(place),
             Ok(None) | Err(_) => {
                 self.give_back(attached.task).await;
                 Err(format!(
-                    "the manager gave an address on {} but not the network: try again",
+                    "the manager gave an address on {} but never assigned it: try again",
                     wanted.network
                 ))
             }
@@ -87,6 +85,15 @@ impl Places {
     }
 }
 
+/// None as long as this node knows not all of it: its network may be known before its endpoint is.
+fn known_place(desired: &Desired, attached: &Attached) -> Option<Place> {
+    let cluster = Cluster::of(desired);
+    let Attached { task, attachment, .. } = attached;
+    let mut endpoints = cluster.endpoints.iter();
+    let has_endpoint = endpoints.any(|own| own.task == *task && own.network == attachment.network);
+    place(&cluster, task, attachment).ok().filter(|_| has_endpoint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,7 +101,7 @@ mod tests {
     use crate::project::example;
     use crate::session::tests::connected;
     use skep_model::assign::{Assignment, TaskAssignment};
-    use skep_model::session::{Attached, ToAgent, ToManager};
+    use skep_model::session::{ToAgent, ToManager};
     use skep_model::task::TaskState;
 
     const WANTED: PlaceRequest<'_> =
@@ -126,19 +133,32 @@ mod tests {
 
     fn with_network(revision: u64) -> Desired {
         let network = Assignment::Network(example::network(example::NET, 4097, "10.0.1.0/24"));
-        Desired::new(revision, [example::this_node(), network, Assignment::Task(attachment())])
+        let endpoint = Assignment::Endpoint(example::endpoint(1, "n1"));
+        Desired::new(revision, [example::this_node(), network, endpoint, Assignment::Task(attachment())])
     }
 
     #[tokio::test]
-    async fn a_place_is_taken_once_its_network_is_known() {
+    async fn a_place_is_taken_once_its_network_and_its_endpoint_are_known() {
         let (_authority, _manager, agent, mut session) = connected().await;
         let places = Places::new(agent.link.clone());
-        let (place, ()) = tokio::join!(places.take(WANTED), async {
+        let mut desired = agent.link.desired.subscribe();
+        let take = places.take(WANTED);
+        tokio::pin!(take);
+        let network = Assignment::Network(example::network(example::NET, 4097, "10.0.1.0/24"));
+        let network_known = async {
             grant(&mut session).await;
-            assign(&session, &Desired::new(1, [example::this_node()])).await;
-            assign(&session, &with_network(2)).await;
-        });
-        let place = place.unwrap();
+            assign(&session, &Desired::new(1, [example::this_node(), network])).await;
+            drop(desired.wait_for(Option::is_some).await.unwrap());
+        };
+        tokio::select! {
+            biased;
+            early = &mut take => panic!("{early:?} before anything was assigned"),
+            () = network_known => {}
+        }
+        let not_yet = tokio::time::timeout(Duration::ZERO, &mut take).await;
+        assert!(not_yet.is_err(), "nothing is forwarded to it before its endpoint is known");
+        assign(&session, &with_network(2)).await;
+        let place = take.await.unwrap();
         assert_eq!((place.task, place.addr), ("t1".into(), "10.0.1.11/24".parse().unwrap()));
         assert_eq!(place.network.vni, 4097);
     }
