@@ -41,6 +41,8 @@ pub(crate) fn allocate_nodes(draft: &mut Draft<'_>) {
                 node.skep.ingress_addr = Some(granted.addr());
                 draft.put_node(node);
             }
+            // There is no subnet before a first host has said what it routes.
+            Err(AddressError::NoSubnet(_)) if node.skep.data_path_addr.is_none() => {}
             Err(error) => draft.report(format!("node {} has no ingress address: {error}", node.id)),
         }
     }

@@ -45,6 +45,12 @@ fn nothing_is_allocated_before_a_host_said_what_it_routes() {
     let subnet = |sim: &Sim| api::lookup::network(&sim.state, INGRESS).unwrap().allocation.map(|a| a.subnet);
     assert_eq!(subnet(&sim), None);
     sim.join(1);
+    let mut addr = None;
+    sim.node(1, |node| addr = node.skep.data_path_addr.take());
+    // A node waiting for its first report is nothing to log.
+    sim.settle();
+    assert_eq!(subnet(&sim), None);
+    sim.node(1, |node| node.skep.data_path_addr = addr);
     sim.node(1, |node| node.skep.routed.push("10.0.0.0/16".parse().unwrap()));
     sim.settle();
     assert_eq!(subnet(&sim).unwrap().to_string(), "10.1.0.0/24");
