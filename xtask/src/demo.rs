@@ -121,6 +121,7 @@ impl Story<'_> {
         if !text.is_empty() {
             println!("{}", text.trim_end());
         }
+        self.interrupt.check()?;
         Ok((text, output.status.success()))
     }
 
