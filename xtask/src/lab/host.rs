@@ -1,7 +1,8 @@
 //! A host of the lab: namespaces, and the init that holds them.
 
+use super::build::Build;
 use super::layout::{Lab, OUTSIDE, OUTSIDE_2};
-use crate::program::{command, root, run, run_in_reach};
+use crate::program::{command, run, run_in_reach};
 use anyhow::{Context, Result, ensure};
 use std::ffi::OsString;
 use std::fmt;
@@ -164,7 +165,7 @@ impl Host {
         let mut command = command(&format!("nsenter --target {init} --mount --uts --ipc --net --pid -- env"));
         // Entering a mount namespace leads to its root.
         command.arg(format!("--chdir={}", std::env::current_dir()?.display()));
-        command.arg(assignment("PATH", self.path()));
+        command.arg(assignment("PATH", self.path()?));
         if self.is_node() {
             command.arg(format!("SKEP_HOST=unix://{}", self.socket().display()));
         }
@@ -179,13 +180,13 @@ impl Host {
         run_in_reach(self.command(program)?.args(words), &format!("{}: `{line}`", self.name()))
     }
 
-    /// The release build and the system's own programs, which not every user's PATH has.
-    fn path(&self) -> OsString {
-        let mut path = root().join("target/release").into_os_string();
+    /// Skep's build and the system's own programs, which not every user's PATH has.
+    fn path(&self) -> Result<OsString> {
+        let mut path = Build::chosen()?.directory().into_os_string();
         path.push(":");
         path.push(std::env::var_os("PATH").unwrap_or_default());
         path.push(":/usr/sbin:/sbin");
-        path
+        Ok(path)
     }
 
     /// The pid of its init, found by the marker on its command line and by being 1 in its own namespace.

@@ -9,6 +9,7 @@
 //! A host is a pid, mount, uts, ipc and network namespace. Its init holds them: what runs on the host ends with
 //! it, so that `down` has no process to look for.
 
+mod build;
 mod daemon;
 mod dns;
 mod down;

@@ -1,12 +1,13 @@
 //! `lab up`: builds, powers hosts on, makes them one cluster.
 
+use super::build::Build;
 use super::daemon::{self, POLL};
 use super::host::Host;
 use super::layout::{Lab, MAX_NODES};
 use super::{UpOptions, dns, down, underlay};
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::program::{cargo, root};
+use crate::program::cargo;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::thread;
@@ -17,11 +18,11 @@ const READY: Duration = Duration::from_secs(30);
 /// Programs that tasks run.
 const TASK_PROGRAMS: &[&str] = &["visitor-counter"];
 
-/// What a lab needs besides itself: Debian's packages and the release build. Minutes the first time.
+/// What a lab needs besides itself: Debian's packages and the build of Skep. Minutes the first time.
 pub(crate) fn prepare() -> Result<()> {
     packages::ensure()?;
     let packages = ["--package", "skepd", "--package", "skep-cli", "--package", "netns-tests"];
-    cargo(&[&["build", "--release", "--bins"], packages.as_slice()].concat())
+    cargo(&[&["build", "--bins"], Build::chosen()?.arguments(), packages.as_slice()].concat())
 }
 
 /// Makes a lab of what [`prepare`] built. If that fails, or the user asks to stop, nothing of it is left.
@@ -90,7 +91,7 @@ pub(super) fn boot(lab: &Lab, host: &Host, interrupt: &Interrupt) -> Result<()> 
 fn offer_programs(lab: &Lab) -> Result<()> {
     fs::create_dir_all(lab.programs())?;
     for program in TASK_PROGRAMS {
-        let from = root().join("target/release").join(program);
+        let from = Build::chosen()?.directory().join(program);
         fs::copy(&from, lab.programs().join(program))
             .with_context(|| format!("cannot copy {}", from.display()))?;
     }
