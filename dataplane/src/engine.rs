@@ -3,7 +3,7 @@
 use crate::counters::{Counters, Stats};
 use crate::ids::PortId;
 use crate::index::Index;
-use crate::nat::Nat;
+use crate::nat::{FLOW_CAPACITY, Nat};
 use crate::snapshot::Snapshot;
 use crate::switch::{Origin, Pass};
 use crate::verdict::DropReason;
@@ -37,7 +37,13 @@ impl Engine {
     /// `seed` decides everything that would otherwise be random: hash buckets, the backend a new
     /// service starts with, replacement ports.
     pub fn new(seed: u64) -> Self {
-        Self { index: Index::default(), nat: Nat::new(seed), counters: Counters::new(), epoch: None }
+        Self::with_flow_capacity(seed, FLOW_CAPACITY)
+    }
+
+    /// As [`Self::new`], for `flows` flows at once; their memory is taken here.
+    pub fn with_flow_capacity(seed: u64, flows: usize) -> Self {
+        let nat = Nat::new(seed, flows);
+        Self { index: Index::default(), nat, counters: Counters::new(), epoch: None }
     }
 
     /// Makes `snapshot` the truth. TCP connections whose backend it no longer has are reset on both

@@ -19,7 +19,8 @@ use flow::{Direction, Flow, Phase, Tuple};
 use fragments::Fragments;
 use icmp_error::Quoted;
 use std::net::Ipv4Addr;
-use table::{CAPACITY, FlowId, FlowTable};
+pub(crate) use table::CAPACITY as FLOW_CAPACITY;
+use table::{FlowId, FlowTable};
 
 /// Ports tried for a client whose own would make the reply ambiguous. They are spread over 64,512, so
 /// that this many are all taken only where nearly every port is.
@@ -36,10 +37,10 @@ pub(crate) struct Nat {
 }
 
 impl Nat {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, flow_capacity: usize) -> Self {
         Self {
             seed,
-            flows: FlowTable::new(seed, CAPACITY),
+            flows: FlowTable::new(seed, flow_capacity),
             pointers: Pointers::new(seed),
             fragments: Fragments::new(seed),
         }

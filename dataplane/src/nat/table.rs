@@ -12,8 +12,8 @@ use std::net::Ipv4Addr;
 /// a node with 100 tasks has 650 flows for each.
 pub(crate) const CAPACITY: usize = 1 << 16;
 
-/// Direct flows are only tracked while there is this much room left for those that need a slot.
-const DIRECT_CAPACITY: usize = CAPACITY / 2;
+/// Direct flows are only tracked while this share of the table is left for those that need a slot.
+const LEFT_BY_DIRECT: usize = 2;
 
 /// How long a flow of a phase must have been silent to give way to a new one in a full table, in
 /// milliseconds: what is over at once, what can begin anew unharmed early, a connection late.
@@ -110,7 +110,7 @@ impl FlowTable {
     }
 
     pub(crate) fn has_room_for_direct(&self) -> bool {
-        self.used < DIRECT_CAPACITY
+        self.used < self.slots.len() / LEFT_BY_DIRECT
     }
 
     pub(crate) fn flow(&self, id: FlowId) -> &Flow {
