@@ -10,8 +10,11 @@ mod world;
 use script::Script;
 use world::{ENDPOINTS, Sender, World};
 
+/// What runs one input; it panics where something doesn't hold.
+pub type Target = fn(&[u8]);
+
 /// Every target by the name of its corpus.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[(&str, Target)] =
     &[("vxlan", vxlan), ("frame", frame), ("arp", arp), ("icmp_error", icmp_error), ("fragments", fragments)];
 
 /// Steps of one input that are looked at: enough for a conversation, few enough to be quick.
