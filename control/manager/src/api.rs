@@ -4,6 +4,8 @@
 //! Refusals carry Docker's words where Docker has any. What is not there yet is refused by name; nothing
 //! a client asked for is silently left out. The functions block for one disk sync.
 
+mod cluster;
+mod cluster_spec;
 mod error;
 pub mod lookup;
 pub mod names;
@@ -16,6 +18,8 @@ pub(crate) mod services;
 mod tests;
 mod unsupported;
 
+pub use cluster::{Rotate, update as update_cluster};
+pub use cluster_spec::{check as check_cluster_spec, in_force as cluster_spec};
 pub use error::ApiError;
 pub use network_spec::{CreateNetwork, Ipam, IpamConfig};
 pub use networks::{create as create_network, remove as remove_network};

@@ -67,6 +67,17 @@ pub(crate) fn truthy(value: Option<&str>) -> bool {
     value.is_some_and(|value| !matches!(value, "" | "0" | "false" | "False" | "f" | "no" | "none"))
 }
 
+/// The `version` of an update: the `Version.Index` its sender read, so that no change in between is undone.
+pub(crate) fn object_version(kind: &str, text: Option<&str>) -> Result<u64, ApiError> {
+    let text = text.unwrap_or_default();
+    let invalid = |_| {
+        ApiError::bad_request(format!(
+            "invalid {kind} version '{text}': pass the Version.Index that was read"
+        ))
+    };
+    text.parse().map_err(invalid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

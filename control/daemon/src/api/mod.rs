@@ -71,10 +71,7 @@ fn cluster_routes() -> Router<Arc<Node>> {
         .route("/swarm/init", post(swarm::init))
         .route("/swarm/join", post(swarm::join))
         .route("/swarm/leave", post(swarm::leave))
-        .route(
-            "/swarm/update",
-            post(|| async { ApiError::not_yet("changing the swarm or rotating its tokens") }),
-        )
+        .route("/swarm/update", post(swarm::update))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}", get(nodes::inspect).delete(|| async { ApiError::not_yet("node rm") }))
         .route("/nodes/{id}/update", post(|| async { ApiError::not_yet("node update") }))

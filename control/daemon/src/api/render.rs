@@ -52,7 +52,7 @@ pub(crate) fn cluster_info(cluster: &Cluster) -> Value {
         "Version": cluster.meta.version,
         "CreatedAt": cluster.meta.created_at,
         "UpdatedAt": cluster.meta.updated_at,
-        "Spec": cluster_spec(cluster),
+        "Spec": skep_manager::api::cluster_spec(cluster),
         "TLSInfo": tls_info(cluster),
         "RootRotationInProgress": false,
         "DefaultAddrPool": cluster.default_addr_pool,
@@ -66,27 +66,6 @@ pub(crate) fn swarm(cluster: &Cluster) -> Value {
     let mut swarm = cluster_info(cluster);
     swarm["JoinTokens"] = json!(cluster.join_tokens);
     swarm
-}
-
-/// The user's spec over the values that are in force.
-fn cluster_spec(cluster: &Cluster) -> Value {
-    let mut spec = json!({
-        "Name": "default",
-        "Labels": {},
-        "Orchestration": { "TaskHistoryRetentionLimit": 5 },
-        "Raft": {},
-        "Dispatcher": { "HeartbeatPeriod": 5_000_000_000_i64 },
-        "CAConfig": { "NodeCertExpiry": 7_776_000_000_000_000_i64 },
-        "TaskDefaults": {},
-        "EncryptionConfig": { "AutoLockManagers": false },
-    });
-    for (key, value) in stored(&cluster.spec, &[]) {
-        let empty = value.is_null() || value == "" || value.as_object().is_some_and(Map::is_empty);
-        if !empty {
-            spec[key.as_str()] = value;
-        }
-    }
-    spec
 }
 
 pub(crate) fn network(network: &Network) -> Value {

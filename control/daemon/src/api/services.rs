@@ -1,7 +1,7 @@
 //! `/services`.
 
 use super::error::{ApiError, Result};
-use super::extract::{Body, Params, truthy};
+use super::extract::{Body, Params, object_version, truthy};
 use super::filters::Filters;
 use super::{App, render};
 use axum::Json;
@@ -85,12 +85,7 @@ pub(crate) async fn update(
     if params.rollback.is_some_and(|rollback| !rollback.is_empty()) {
         return Err(ApiError::not_yet("service rollback"));
     }
-    let version = params.version.unwrap_or_default();
-    let version = version.parse().map_err(|_| {
-        ApiError::bad_request(format!(
-            "invalid service version '{version}': pass the Version.Index that was read"
-        ))
-    })?;
+    let version = object_version("service", params.version.as_deref())?;
     api::update_service(manager.db(), &reference, version, &spec)?;
     Ok(Json(json!({ "Warnings": null })))
 }

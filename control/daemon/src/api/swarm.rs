@@ -1,13 +1,14 @@
 //! Membership: `/swarm`, init, join, leave.
 
 use super::error::{ApiError, Result};
-use super::extract::{Body, Params, truthy};
+use super::extract::{Body, Params, object_version, truthy};
 use super::{App, render};
 use crate::node::{InitRequest, JoinRequest};
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::Value;
+use skep_manager::api::{self, Rotate};
 use skep_model::cluster::ClusterSpec;
 use skep_model::node::Availability;
 
@@ -56,6 +57,7 @@ pub(crate) async fn init(State(node): App, Body(body): Body<InitBody>) -> Result
     if body.auto_lock_managers {
         return Err(ApiError::not_yet("--autolock"));
     }
+    api::check_cluster_spec(&body.spec)?;
     let request = InitRequest {
         listen: body.listen_addr,
         advertise: body.advertise_addr,
@@ -68,6 +70,33 @@ pub(crate) async fn init(State(node): App, Body(body): Body<InitBody>) -> Result
     };
     let id = uncancelled(async move { node.init(request).await }).await?;
     Ok(Json(id.0))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct UpdateParams {
+    version: Option<String>,
+    rotate_worker_token: Option<String>,
+    rotate_manager_token: Option<String>,
+    rotate_manager_unlock_key: Option<String>,
+}
+
+pub(crate) async fn update(
+    State(node): App,
+    Params(params): Params<UpdateParams>,
+    Body(spec): Body<ClusterSpec>,
+) -> Result<()> {
+    let manager = node.require_manager()?;
+    let version = object_version("swarm", params.version.as_deref())?;
+    if truthy(params.rotate_manager_unlock_key.as_deref()) {
+        return Err(ApiError::not_yet("locking managers"));
+    }
+    let rotate = Rotate {
+        worker: truthy(params.rotate_worker_token.as_deref()),
+        manager: truthy(params.rotate_manager_token.as_deref()),
+    };
+    api::update_cluster(manager.db(), manager.root_ca_der(), version, &spec, rotate)?;
+    Ok(())
 }
 
 pub(crate) async fn join(State(node): App, Body(body): Body<JoinBody>) -> Result<()> {

@@ -146,6 +146,12 @@ async fn answer_join(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let from = peer.ip().to_canonical();
+    if !core.admits_join(from) {
+        let error = JoinError::TooOften(from);
+        tracing::warn!(%peer, %error, "a node was not let in");
+        return refusal(error.status(), error.to_string());
+    }
     let request = match Limited::new(request.into_body(), MAX_JOIN_BYTES).collect().await {
         Ok(collected) => serde_json::from_slice::<JoinRequest>(&collected.to_bytes()),
         Err(error) => {
@@ -157,8 +163,7 @@ async fn answer_join(
         Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("not a join request: {error}")),
     };
     let core = core.clone();
-    let joined =
-        tokio::task::spawn_blocking(move || join::join(&core, &request, peer.ip().to_canonical())).await;
+    let joined = tokio::task::spawn_blocking(move || join::join(&core, &request, from)).await;
     match joined {
         Ok(Ok(response)) => {
             tracing::info!(node = %response.node_id, %peer, "a node joined");

@@ -1,6 +1,7 @@
 //! Becoming a member: the root certificate for everybody, a leaf for those who show a join token.
 
 use super::ManagerCore;
+use super::join_rate::PER_SECOND;
 use crate::ca::{CaError, Subject};
 use crate::db::UpdateError;
 use crate::state::{Change, State};
@@ -26,9 +27,13 @@ const MAX_NODES: usize = 4_096;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
-    /// Swarm's text; scripts match it.
-    #[error("A valid join token is necessary to join this cluster")]
+    /// The first words are Swarm's; scripts match them.
+    #[error(
+        "A valid join token is necessary to join this cluster: this one was rotated, or never was one; `skep swarm join-token worker` on a manager prints the present one"
+    )]
     Token,
+    #[error("{0} tries to join more than {PER_SECOND} times a second: wait a second and try again")]
+    TooOften(IpAddr),
     #[error(
         "this is the token for managers, and a cluster with several managers isn't there yet: join with the token that `skep swarm join-token worker` prints"
     )]
@@ -49,6 +54,7 @@ impl JoinError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Token => StatusCode::FORBIDDEN,
+            Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::SecondManager => StatusCode::NOT_IMPLEMENTED,
             Self::Hostname | Self::Request(_) => StatusCode::BAD_REQUEST,
             Self::Full => StatusCode::CONFLICT,

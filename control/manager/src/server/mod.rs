@@ -2,6 +2,7 @@
 
 mod connection;
 pub(crate) mod join;
+mod join_rate;
 mod reports;
 mod session;
 pub(crate) mod sessions;
@@ -12,11 +13,13 @@ use crate::ca::Authority;
 use crate::db::{Db, UpdateError};
 use crate::liveness::Liveness;
 use crate::state::{Change, State};
+use join_rate::JoinRate;
 use rustls::ServerConfig;
 use sessions::Sessions;
 use skep_model::NodeId;
 use skep_model::node::NodeState;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -38,6 +41,7 @@ pub(crate) struct ManagerCore {
     pub(crate) heartbeat: Duration,
     pub(crate) sessions: Sessions,
     liveness: Mutex<Liveness>,
+    join_rate: Mutex<JoinRate>,
     /// A deadline came that may be closer than the one the liveness task sleeps to.
     liveness_changed: Notify,
     /// True from the moment the manager is told to stop.
@@ -51,7 +55,19 @@ impl ManagerCore {
         let liveness_changed = Notify::new();
         let sessions = Sessions::default();
         let (stop, open_sessions) = (watch::Sender::new(false), watch::Sender::new(0));
-        Self { db, authority, node, heartbeat, sessions, liveness, liveness_changed, stop, open_sessions }
+        let join_rate = Mutex::default();
+        Self {
+            db,
+            authority,
+            node,
+            heartbeat,
+            sessions,
+            liveness,
+            join_rate,
+            liveness_changed,
+            stop,
+            open_sessions,
+        }
     }
 
     pub(crate) fn stop(&self) {
@@ -93,6 +109,12 @@ impl ManagerCore {
     pub(crate) fn liveness(&self) -> MutexGuard<'_, Liveness> {
         // A panic cannot leave the table half changed.
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `from` may try to join once more at present.
+    fn admits_join(&self, from: IpAddr) -> bool {
+        // A panic cannot leave the table half changed.
+        self.join_rate.lock().unwrap_or_else(PoisonError::into_inner).admits(from, Instant::now())
     }
 
     /// Writes on a thread that may block. A failing store is logged: the node repeats what matters.

@@ -1,7 +1,9 @@
 use super::*;
+use crate::api::{self, Rotate};
 use crate::ca::{Authority, Subject};
 use hyper::StatusCode;
 use skep_model::ClusterId;
+use skep_model::cluster::ClusterSpec;
 use skep_model::join::CA_PATH;
 use skep_model::node::{NodeState, Role};
 use skep_model::token::JoinToken;
@@ -32,12 +34,54 @@ async fn wrong_tokens_and_managers_are_turned_away_with_a_reason() {
     for wrong in ["", "SWMTKN", &forged] {
         let (status, message) = stranger.join(wrong).await.err().unwrap();
         assert_eq!(status, StatusCode::FORBIDDEN);
-        assert_eq!(message, "A valid join token is necessary to join this cluster");
+        assert!(message.starts_with("A valid join token is necessary to join this cluster: "), "{message}");
     }
     let manager = cluster.state().cluster.as_ref().unwrap().join_tokens.manager.clone();
     let (status, message) = stranger.join(&manager).await.err().unwrap();
     assert_eq!(status, StatusCode::NOT_IMPLEMENTED);
     assert!(message.contains("several managers isn't there yet"), "{message}");
+    assert_eq!(cluster.state().nodes.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotated_token_is_refused_at_once_and_the_new_one_taken() {
+    let cluster = Cluster::new().await;
+    let tokens = || cluster.state().cluster.as_ref().unwrap().join_tokens.clone();
+    let old = tokens();
+    let rotate = |version| {
+        let (spec, rotate) = (ClusterSpec::default(), Rotate { worker: true, manager: false });
+        let root = cluster.manager.root_ca_der();
+        api::update_cluster(cluster.manager.db(), root, version, &spec, rotate)
+    };
+    let version = cluster.state().cluster.as_ref().unwrap().meta.version.index;
+    assert_eq!(rotate(version - 1), Err(api::ApiError::OutOfSequence));
+    assert_eq!(tokens(), old);
+    rotate(version).unwrap();
+    assert_eq!(tokens().manager, old.manager);
+    assert!(tokens().worker.parse::<JoinToken>().unwrap().pins(cluster.manager.root_ca_der()));
+
+    let mut stranger = cluster.stranger().await;
+    let (status, message) = stranger.join(&old.worker).await.err().unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(message.contains("was rotated"), "{message}");
+    stranger.join(&tokens().worker).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_tries_to_join_so_often_and_no_more() {
+    let cluster = Cluster::new().await;
+    let mut stranger = cluster.stranger().await;
+    let refused = async {
+        loop {
+            let (status, message) = stranger.join("SWMTKN").await.err().unwrap();
+            if status == StatusCode::TOO_MANY_REQUESTS {
+                return message;
+            }
+            assert_eq!(status, StatusCode::FORBIDDEN);
+        }
+    };
+    let message = tokio::time::timeout(Duration::from_secs(20), refused).await.unwrap();
+    assert!(message.starts_with("127.0.0.1 tries to join more than 20 times a second"), "{message}");
     assert_eq!(cluster.state().nodes.len(), 1);
 }
 
