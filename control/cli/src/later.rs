@@ -9,8 +9,7 @@ const VERBS: &[(&str, &str)] = &[
         "secret config stack task volume container image build events exec images inspect kill logs ps pull push rm \
          start stop top wait cp restart explain",
     ),
-    ("swarm", "update ca unlock unlock-key"),
-    ("node", "update promote demote rm"),
+    ("swarm", "ca unlock unlock-key"),
     ("network", "connect disconnect prune"),
     ("service", "update rollback"),
 ];
@@ -18,7 +17,7 @@ const VERBS: &[(&str, &str)] = &[
 /// Flags of docker's commands (swarm init, network create, service create, run, inspect) that Skep has none of.
 const FLAGS: &str = "
     --autolock --cert-expiry --dispatcher-heartbeat --external-ca --force-new-cluster
-    --max-snapshots --snapshot-interval --task-history-limit --aux-address --config-from
+    --max-snapshots --snapshot-interval --aux-address --config-from
     --config-only --ingress --ip-range --ipam-driver --ipam-opt --ipv4 --ipv6 --scope --cap-add
     --cap-drop --config --constraint --container-label --credential-spec --dns --dns-option
     --dns-search --env-file --generic-resource --group --health-cmd --health-interval

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use crate::cli::{InspectArgs, ListArgs};
 use crate::client::Client;
-use crate::query::{self, Filters, text};
+use crate::network::key_values;
+use crate::query::{self, Filters, number, text};
 use crate::show::{self, Column, Row, capitalized, natural_order, row};
+use crate::swarm::{Availability, Role};
 use crate::{later, out, tasks};
 
 #[derive(Debug, Subcommand)]
@@ -19,6 +21,15 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// List the tasks on hosts
     Ps(PsArgs),
+    /// Change a host's availability and labels
+    Update(UpdateArgs),
+    /// Make workers managers
+    Promote(NodeArgs),
+    /// Make managers workers
+    Demote(NodeArgs),
+    /// Remove hosts from the cluster
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
     #[command(external_subcommand)]
     Other(Vec<String>),
 }
@@ -29,6 +40,41 @@ pub(crate) struct PsArgs {
     pub(crate) list: tasks::TaskListArgs,
     /// Names or ids; this one if there is none
     #[arg(value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    /// active: takes tasks; pause: keeps those it has; drain: its tasks move to other hosts
+    #[arg(long)]
+    availability: Option<Availability>,
+    /// Add a label, or give it another value
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label_add: Vec<String>,
+    /// Take a label off
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    /// What the host is in the cluster
+    #[arg(long)]
+    role: Option<Role>,
+    #[arg(value_name = "NODE")]
+    node: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NodeArgs {
+    /// Names or ids
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RmArgs {
+    /// Also hosts that are not down: they stop what they run when they hear of it
+    #[arg(short, long)]
+    force: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
 }
 
@@ -46,6 +92,14 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<u8>
         Command::Ls(args) => ls(client, &args).await,
         Command::Inspect(args) => inspect(client, &args).await,
         Command::Ps(args) => ps(client, &args).await,
+        Command::Update(args) => update(client, &args).await,
+        Command::Promote(args) => {
+            each(&args.nodes, async |name| set_role(client, name, Role::Manager).await).await
+        }
+        Command::Demote(args) => {
+            each(&args.nodes, async |name| set_role(client, name, Role::Worker).await).await
+        }
+        Command::Rm(args) => each(&args.nodes, async |name| rm(client, name, args.force).await).await,
         Command::Other(words) => later::refuse("node", &words),
     }
 }
@@ -139,6 +193,75 @@ async fn ps(client: &Client, args: &PsArgs) -> anyhow::Result<u8> {
     }
     tasks::list(client, &filters, &args.list).await?;
     Ok(0)
+}
+
+async fn update(client: &Client, args: &UpdateArgs) -> anyhow::Result<u8> {
+    let node = node(client, &args.node).await?;
+    let mut spec = node["Spec"].clone();
+    if let Some(availability) = args.availability {
+        spec["Availability"] = json!(availability.name());
+    }
+    if let Some(role) = args.role {
+        spec["Role"] = json!(role.name());
+    }
+    let mut labels = spec["Labels"].as_object().cloned().unwrap_or_default();
+    for (key, value) in key_values(&args.label_add) {
+        if key.is_empty() {
+            bail!("bad --label-add \"={value}\": a label needs a name, as in KEY or KEY=VALUE");
+        }
+        labels.insert(key.to_owned(), json!(value));
+    }
+    for key in &args.label_rm {
+        if labels.remove(key).is_none() {
+            bail!("key {key} doesn't exist in node's labels");
+        }
+    }
+    spec["Labels"] = Value::Object(labels);
+    change(client, &node, &spec).await?;
+    out::line(&args.node)?;
+    Ok(0)
+}
+
+/// Changes a node as it was read.
+async fn change(client: &Client, read: &Value, spec: &Value) -> anyhow::Result<()> {
+    let path = query::object("nodes", text(read, "/ID"))?;
+    client.post(&format!("{path}/update?version={}", number(read, "/Version/Index")), Some(spec)).await?;
+    Ok(())
+}
+
+async fn set_role(client: &Client, name: &str, role: Role) -> anyhow::Result<()> {
+    let node = node(client, name).await?;
+    let mut spec = node["Spec"].clone();
+    if text(&spec, "/Role") == role.name() {
+        return Ok(out::line(format!("Node {name} is already a {}.", role.name()))?);
+    }
+    spec["Role"] = json!(role.name());
+    change(client, &node, &spec).await?;
+    Ok(out::line(match role {
+        Role::Manager => format!("Node {name} promoted to a manager in the swarm."),
+        Role::Worker => format!("Manager {name} demoted in the swarm."),
+    })?)
+}
+
+async fn rm(client: &Client, name: &str, force: bool) -> anyhow::Result<()> {
+    let path = match name {
+        "self" => query::object("nodes", text(&node(client, name).await?, "/ID"))?,
+        _ => query::object("nodes", name)?,
+    };
+    client.delete(&if force { format!("{path}?force=1") } else { path }).await?;
+    Ok(out::line(name)?)
+}
+
+/// Every name is tried; what failed is said and makes the command fail.
+async fn each(names: &[String], act: impl AsyncFn(&str) -> anyhow::Result<()>) -> anyhow::Result<u8> {
+    let mut code = 0;
+    for name in names {
+        if let Err(error) = act(name).await {
+            eprintln!("{error:#}");
+            code = 1;
+        }
+    }
+    Ok(code)
 }
 
 #[cfg(test)]

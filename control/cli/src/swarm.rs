@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Join(JoinArgs),
     /// Print the command that lets a host join, or replace its token
     JoinToken(TokenArgs),
+    /// Change the cluster's settings
+    Update(UpdateArgs),
     /// Take this host out of its cluster
     Leave {
         /// Also if that ends the cluster
@@ -46,20 +48,25 @@ pub(crate) struct Addresses {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Availability {
+pub(crate) enum Availability {
     Active,
     Pause,
     Drain,
 }
 
+impl Availability {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pause => "pause",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 impl Addresses {
     fn availability(&self) -> &'static str {
-        match self.availability {
-            None => "",
-            Some(Availability::Active) => "active",
-            Some(Availability::Pause) => "pause",
-            Some(Availability::Drain) => "drain",
-        }
+        self.availability.map_or("", Availability::name)
     }
 }
 
@@ -76,6 +83,9 @@ pub(crate) struct InitArgs {
     /// Prefix length of those subnets
     #[arg(long, default_value_t = 24)]
     default_addr_pool_mask_length: u32,
+    /// How many tasks of each slot are kept, the current one included (5)
+    #[arg(long, allow_negative_numbers = true)]
+    task_history_limit: Option<i64>,
 }
 
 #[derive(Args, Debug)]
@@ -101,14 +111,21 @@ pub(crate) struct TokenArgs {
     role: Role,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct UpdateArgs {
+    /// How many tasks of each slot are kept, the current one included
+    #[arg(long, allow_negative_numbers = true)]
+    task_history_limit: Option<i64>,
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Role {
+pub(crate) enum Role {
     Worker,
     Manager,
 }
 
 impl Role {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",
             Self::Manager => "manager",
@@ -127,6 +144,7 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<u8>
     match command {
         Command::Init(args) => init(client, &args).await?,
         Command::Join(args) => join(client, &args).await?,
+        Command::Update(args) => update(client, &args).await?,
         Command::JoinToken(args) => join_token(client, &args).await?,
         Command::Leave { force } => {
             let path = if force { "/swarm/leave?force=1" } else { "/swarm/leave" };
@@ -159,7 +177,7 @@ fn init_body(args: &InitArgs) -> Value {
         "ForceNewCluster": false,
         "Spec": {
             "Labels": null,
-            "Orchestration": {},
+            "Orchestration": orchestration(args.task_history_limit),
             "Raft": {"ElectionTick": 0, "HeartbeatTick": 0},
             "Dispatcher": {},
             "CAConfig": {},
@@ -171,6 +189,25 @@ fn init_body(args: &InitArgs) -> Value {
         "DefaultAddrPool": args.default_addr_pool,
         "SubnetSize": args.default_addr_pool_mask_length,
     })
+}
+
+fn orchestration(history: Option<i64>) -> Value {
+    match history {
+        Some(limit) => json!({"TaskHistoryRetentionLimit": limit}),
+        None => json!({}),
+    }
+}
+
+async fn update(client: &Client, args: &UpdateArgs) -> anyhow::Result<()> {
+    if args.task_history_limit.is_none() {
+        bail!("nothing to change was named: `skep swarm update --help` lists what there is");
+    }
+    let swarm = client.get("/swarm").await?;
+    let mut spec = swarm["Spec"].clone();
+    spec["Orchestration"] = orchestration(args.task_history_limit);
+    change(client, &swarm, &spec, (false, false)).await?;
+    out::line("Swarm updated.")?;
+    Ok(())
 }
 
 async fn join(client: &Client, args: &JoinArgs) -> anyhow::Result<()> {
@@ -218,15 +255,25 @@ async fn join_token(client: &Client, args: &TokenArgs) -> anyhow::Result<()> {
 
 async fn rotate(client: &Client, role: Role) -> anyhow::Result<()> {
     let swarm = client.get("/swarm").await?;
-    let (worker, manager) = match role {
+    let tokens = match role {
         Role::Worker => (true, false),
         Role::Manager => (false, true),
     };
+    change(client, &swarm, &swarm["Spec"], tokens).await
+}
+
+/// Changes the cluster as it was read: with this spec, and with new tokens for workers or managers.
+async fn change(
+    client: &Client,
+    read: &Value,
+    spec: &Value,
+    (worker, manager): (bool, bool),
+) -> anyhow::Result<()> {
     let path = format!(
         "/swarm/update?rotateManagerToken={manager}&rotateManagerUnlockKey=false&rotateWorkerToken={worker}&version={}",
-        number(&swarm, "/Version/Index")
+        number(read, "/Version/Index")
     );
-    client.post(&path, Some(&swarm["Spec"])).await?;
+    client.post(&path, Some(spec)).await?;
     Ok(())
 }
 

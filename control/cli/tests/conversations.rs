@@ -23,7 +23,8 @@ fn stderr(output: &Output) -> &str {
 
 fn node(id: &str, hostname: &str, leader: bool) -> Value {
     let mut node = json!({
-        "ID": id, "Spec": {"Role": "worker", "Availability": "active"},
+        "ID": id, "Version": {"Index": 13},
+        "Spec": {"Role": "worker", "Availability": "active", "Labels": {"old": ""}},
         "Description": {"Hostname": hostname, "Engine": {"EngineVersion": "28.2.2"}}, "Status": {"State": "ready"},
     });
     if leader {
@@ -48,6 +49,12 @@ fn cluster(asked: &Asked) -> Answer {
         "GET /info" => ok(json!({"Swarm": {"NodeID": N1, "ControlAvailable": true}})),
         "GET /nodes" => ok(json!(nodes)),
         line if line.starts_with("GET /nodes/82ow") => ok(nodes[1].clone()),
+        line if line.starts_with("GET /nodes/node-2") => ok(nodes[2].clone()),
+        "DELETE /nodes/node-2?force=1" => ok(Value::Null),
+        "DELETE /nodes/node-3" => {
+            Answer::Json(400, json!({"message": "node zunv is not down and can't be removed"}))
+        }
+        line if line.starts_with("POST /nodes/8fw0") => ok(Value::Null),
         line if line.starts_with("POST /swarm/update") => ok(Value::Null),
         line => not_found(line),
     }
@@ -71,6 +78,33 @@ async fn init_prints_the_command_that_joins() {
     assert!(stdout(&rotated).starts_with("Successfully rotated manager join token.\n\nTo add a manager"));
     let update = "POST /swarm/update?rotateManagerToken=true&rotateManagerUnlockKey=false&rotateWorkerToken=false&version=11";
     assert_eq!(daemon.body(update), json!({"Name": "default"}));
+}
+
+/// The bodies are those the stock CLI sends.
+#[tokio::test]
+async fn nodes_are_changed_and_removed_as_docker_does() {
+    let daemon = Daemon::start(cluster);
+    let update = "POST /nodes/8fw0987h98982dteln00m6cbr/update?version=13";
+    let line = "node update --availability drain --label-add dc=east --label-add ssd --label-rm old node-2";
+    assert_eq!(stdout(&daemon.skep(line).await), "node-2\n");
+    let sent = json!({"Role": "worker", "Availability": "drain", "Labels": {"dc": "east", "ssd": ""}});
+    assert_eq!(daemon.body(update), sent);
+    let missing = daemon.skep("node update --label-rm nosuch node-2").await;
+    assert_eq!(stderr(&missing), "key nosuch doesn't exist in node's labels\n");
+    let demoted = daemon.skep("node demote node-2").await;
+    assert_eq!(stdout(&demoted), "Node node-2 is already a worker.\n");
+
+    let removed = daemon.skep("node rm -f node-2").await;
+    assert_eq!((stdout(&removed), removed.status.code()), ("node-2\n", Some(0)));
+    let refused = daemon.skep("node rm node-3").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(stderr(&refused), "Error response from daemon: node zunv is not down and can't be removed\n");
+
+    let updated = daemon.skep("swarm update --task-history-limit 3").await;
+    assert_eq!(stdout(&updated), "Swarm updated.\n");
+    let update = "POST /swarm/update?rotateManagerToken=false&rotateManagerUnlockKey=false&rotateWorkerToken=false&version=11";
+    let sent = json!({"Name": "default", "Orchestration": {"TaskHistoryRetentionLimit": 3}});
+    assert_eq!(daemon.body(update), sent);
 }
 
 #[tokio::test]

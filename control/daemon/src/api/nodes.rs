@@ -1,14 +1,14 @@
 //! `/nodes`.
 
 use super::error::Result;
-use super::extract::Params;
+use super::extract::{Body, Params, object_version, truthy};
 use super::filters::Filters;
 use super::{App, render};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::Value;
-use skep_manager::api::lookup;
+use skep_manager::api::{self, UpdateNode, lookup};
 
 #[derive(Deserialize)]
 pub(crate) struct ListParams {
@@ -41,4 +41,34 @@ pub(crate) async fn inspect(State(node): App, Path(reference): Path<String>) -> 
     let state = node.require_manager()?.db().state();
     let found = lookup::node(&state, &reference)?;
     Ok(Json(render::node(found, state.cluster.as_ref())))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct UpdateParams {
+    version: Option<String>,
+}
+
+pub(crate) async fn update(
+    State(node): App,
+    Path(reference): Path<String>,
+    Params(params): Params<UpdateParams>,
+    Body(spec): Body<UpdateNode>,
+) -> Result<()> {
+    let manager = node.require_manager()?;
+    let version = object_version("node", params.version.as_deref())?;
+    Ok(api::update_node(manager.db(), &reference, version, spec)?)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RemoveParams {
+    force: Option<String>,
+}
+
+pub(crate) async fn remove(
+    State(node): App,
+    Path(reference): Path<String>,
+    Params(params): Params<RemoveParams>,
+) -> Result<()> {
+    let manager = node.require_manager()?;
+    Ok(api::remove_node(manager.db(), &reference, truthy(params.force.as_deref()))?)
 }

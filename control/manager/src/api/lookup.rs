@@ -49,7 +49,8 @@ fn find<'a, T>(
         [object] => Ok(object),
         _ => {
             let found = candidates.len();
-            Err(ApiError::BadRequest(format!("{kind} {reference} is ambiguous ({found} matches found)")))
+            let text = format!("{kind} {reference} is ambiguous ({found} matches found): give the id of one");
+            Err(ApiError::BadRequest(text))
         }
     }
 }

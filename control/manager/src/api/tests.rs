@@ -343,7 +343,7 @@ fn objects_are_found_by_id_name_or_the_start_of_an_id() {
     assert_eq!(found("service-web").as_deref(), Ok("web"), "a whole id before a prefix");
     assert_eq!(found("web2").as_deref(), Ok("web2"));
     assert_eq!(found("service-web2").as_deref(), Ok("web2"));
-    assert_eq!(found("serv").unwrap_err(), "service serv is ambiguous (2 matches found)");
+    assert_eq!(found("serv").unwrap_err(), "service serv is ambiguous (2 matches found): give the id of one");
     assert_eq!(found("").unwrap_err(), "service  not found");
     let said = |error: ApiError| error.to_string();
     assert_eq!(lookup::node(&sim.state, "n1").unwrap().id.as_str(), "node-1");
