@@ -121,7 +121,8 @@ mod tests {
     use super::*;
 
     fn settings(spec: Value) -> Result<Settings, String> {
-        read(&serde_json::from_value(spec).unwrap()).map_err(|error| error.to_string())
+        let spec = serde_json::from_value(spec).map_err(|error| error.to_string())?;
+        read(&spec).map_err(|error| error.to_string())
     }
 
     #[test]
