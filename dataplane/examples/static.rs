@@ -40,7 +40,7 @@ fn run() -> Result<()> {
     let ends = ending_signals();
     ends.thread_block()?;
 
-    let handle = Worker::spawn(WorkerConfig { vtep: config.address, port: config.port, seed: 0 })?;
+    let handle = Worker::spawn(WorkerConfig { vtep: config.address, port: config.port, seed: 0 }, |_| ())?;
     println!("VTEP {} on UDP port {}", config.address, config.port);
     let result = serve(&handle, plan, &ends);
     handle.shutdown();

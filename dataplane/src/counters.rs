@@ -2,6 +2,7 @@
 
 use crate::ids::PortId;
 use crate::index::Index;
+use crate::probe::PathStats;
 use crate::verdict::DropReason;
 
 /// What a port's owner sent and was handed.
@@ -23,6 +24,8 @@ pub struct Stats {
     pub flows: usize,
     /// How many flows fit.
     pub flow_capacity: usize,
+    /// The peers of the snapshot, by address.
+    pub paths: Vec<PathStats>,
 }
 
 impl Stats {
@@ -71,6 +74,7 @@ impl Counters {
             ports: index.ports().iter().copied().zip(self.ports.iter().copied()).collect(),
             flows: 0,
             flow_capacity: 0,
+            paths: Vec::new(),
         }
     }
 }

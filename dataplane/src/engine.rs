@@ -4,9 +4,11 @@ use crate::counters::{Counters, Stats};
 use crate::ids::PortId;
 use crate::index::Index;
 use crate::nat::{FLOW_CAPACITY, Nat};
+use crate::probe::Probes;
 use crate::snapshot::Snapshot;
 use crate::switch::{Origin, Pass};
 use crate::verdict::DropReason;
+use crate::wire::probe::Probe;
 use crate::wire::vnet::VnetHdr;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -22,12 +24,16 @@ pub trait Output {
     fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]);
     /// Send a UDP payload to a VTEP.
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]);
+    /// The peers of the snapshot that do not answer on the data path, by address: all of them, each time the set
+    /// changes. Their backends are best taken out of use until they answer again.
+    fn reachability(&mut self, silent: &[Ipv4Addr]);
 }
 
 /// One node's switch, tunnel end and load balancer. Owned by one thread.
 pub struct Engine {
     index: Index,
     nat: Nat,
+    probes: Probes,
     counters: Counters,
     /// When time began: the first `now` that was handed in.
     epoch: Option<Instant>,
@@ -35,15 +41,20 @@ pub struct Engine {
 
 impl Engine {
     /// `seed` decides everything that would otherwise be random: hash buckets, the backend a new
-    /// service starts with, replacement ports.
+    /// service starts with, replacement ports, the nonces of path probes.
     pub fn new(seed: u64) -> Self {
         Self::with_flow_capacity(seed, FLOW_CAPACITY)
     }
 
     /// As [`Self::new`], for `flows` flows at once; their memory is taken here.
     pub fn with_flow_capacity(seed: u64, flows: usize) -> Self {
-        let nat = Nat::new(seed, flows);
-        Self { index: Index::default(), nat, counters: Counters::new(), epoch: None }
+        Self {
+            index: Index::default(),
+            nat: Nat::new(seed, flows),
+            probes: Probes::new(seed),
+            counters: Counters::new(),
+            epoch: None,
+        }
     }
 
     /// Makes `snapshot` the truth. TCP connections whose backend it no longer has are reset on both
@@ -56,6 +67,8 @@ impl Engine {
         for flow in &ended {
             pass.reset_both(flow);
         }
+        let now = self.millis(now);
+        self.probes.follow(&snapshot.vteps, now, out);
     }
 
     /// A frame a port sent, in `buf[HEADROOM..]`. The buffer's contents are used up.
@@ -74,13 +87,20 @@ impl Engine {
     /// A UDP payload from the VTEP `from`; its first byte is the VXLAN header's. The buffer's contents
     /// are used up.
     pub fn handle_datagram(&mut self, from: Ipv4Addr, buf: &mut [u8], now: Instant, out: &mut impl Output) {
+        if Probe::is(buf) {
+            let now = self.millis(now);
+            let result = self.probes.handle_datagram(from, buf, now, out);
+            return result.unwrap_or_else(|reason| self.counters.dropped(reason));
+        }
         self.pass(now, out).datagram(from, buf);
         self.release_held(now, out);
     }
 
-    /// Forgets what was silent for too long.
-    pub fn handle_timeout(&mut self, now: Instant, _out: &mut impl Output) {
+    /// Forgets what was silent for too long, and probes the paths to the peers. The datagrams that have arrived are to
+    /// be handed in first: an answer among them is what a peer is judged by.
+    pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Output) {
         let now = self.millis(now);
+        self.probes.handle_timeout(now, out);
         self.nat.expire(now);
         for _ in 0..self.nat.fragments.expire(now) {
             self.counters.dropped(DropReason::FragmentOrphaned);
@@ -89,13 +109,15 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.epoch? + Duration::from_millis(self.nat.next_expiry()?))
+        let timeouts = [self.nat.next_expiry(), self.probes.next_timeout()];
+        Some(self.epoch? + Duration::from_millis(timeouts.into_iter().flatten().min()?))
     }
 
     pub fn stats(&self) -> Stats {
         Stats {
             flows: self.nat.flow_count(),
             flow_capacity: self.nat.flow_capacity(),
+            paths: self.probes.stats(self.epoch),
             ..self.counters.stats(&self.index)
         }
     }

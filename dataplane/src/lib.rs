@@ -35,6 +35,7 @@ mod index;
 mod nat;
 mod offload;
 mod packet;
+mod probe;
 mod segment;
 mod switch;
 mod tunnel;
@@ -43,5 +44,6 @@ mod wire;
 
 pub use counters::{PortStats, Stats};
 pub use engine::{Engine, HEADROOM, Output};
+pub use probe::PathStats;
 pub use verdict::DropReason;
 pub use wire::vnet::VnetHdr;

@@ -13,6 +13,9 @@ pub struct Snapshot {
     pub networks: Vec<Network>,
     /// Ranges no client of the ingress network may claim as its source: overlays, VIPs and gateways.
     pub reserved: Vec<Ipv4Net>,
+    /// The peers to watch: each is sent path probes, may send them, and is told of by
+    /// [`Output::reachability`](crate::Output::reachability). They need not be part of any network.
+    pub vteps: Vec<Ipv4Addr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -118,6 +118,12 @@ drop_reasons! {
     UnknownVni = "unknown_vni",
     /// The sender is no VTEP of the network.
     UnknownVtep = "unknown_vtep",
+    /// Marked as a path probe, and none that an engine sends.
+    ProbeMalformed = "probe_malformed",
+    /// A path probe from an address that is no peer's VTEP.
+    ProbeFromStranger = "probe_from_stranger",
+    /// The answer to a path probe that was not sent to this peer, was answered before, or is long past.
+    ProbeUnasked = "probe_unasked",
 
     /// The TCP, UDP or ICMP header is malformed.
     TransportMalformed = "transport_malformed",

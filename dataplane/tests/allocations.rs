@@ -20,6 +20,7 @@ const PORT: PortId = PortId(1);
 struct Counted {
     frames: usize,
     datagrams: usize,
+    judgements: usize,
 }
 
 impl Output for Counted {
@@ -29,6 +30,10 @@ impl Output for Counted {
 
     fn datagram(&mut self, _: Ipv4Addr, _: &[u8]) {
         self.datagrams += 1;
+    }
+
+    fn reachability(&mut self, _: &[Ipv4Addr]) {
+        self.judgements += 1;
     }
 }
 
@@ -49,7 +54,7 @@ fn snapshot() -> Snapshot {
         }],
         ingress: false,
     };
-    Snapshot { generation: 1, networks: vec![network], reserved: Vec::new() }
+    Snapshot { generation: 1, networks: vec![network], reserved: Vec::new(), vteps: vec![PEER] }
 }
 
 fn buffer(frame: &[u8]) -> Vec<u8> {
@@ -109,6 +114,7 @@ fn no_packet_allocates() {
     let reply = [&[8, 0, 0, 0, 0, 0x10, 0x01, 0][..], &udp(REMOTE, CLIENT, 53, 4001, b"answer")].concat();
     let mut buffers: Vec<Vec<u8>> = frames.iter().map(|(_, frame)| buffer(frame)).collect();
     let mut datagram = reply.clone();
+    let question = [8, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8];
 
     let info = allocation_counter::measure(|| {
         for round in 0..100 {
@@ -119,12 +125,19 @@ fn no_packet_allocates() {
             }
             datagram.copy_from_slice(&reply);
             engine.handle_datagram(PEER, &mut datagram, now, &mut out);
+            engine.handle_datagram(PEER, &mut question.clone(), now, &mut out);
+            engine.handle_timeout(now, &mut out);
+        }
+        // A peer that never answers is asked, and found silent.
+        for _ in 0..20 {
+            let now = engine.poll_timeout().unwrap();
             engine.handle_timeout(now, &mut out);
         }
     });
     assert_eq!(info.count_total, 0, "{info:?}");
+    assert!(out.judgements == 1 && engine.stats().paths[0].silent);
     let stats = engine.stats();
     assert_eq!(stats.dropped(DropReason::NoFlow), 100, "the stray segment was reset");
-    assert!(out.datagrams >= 100 * (1 + 1 + 30), "{} datagrams", out.datagrams);
+    assert!(out.datagrams >= 100 * (1 + 1 + 30 + 1), "{} datagrams", out.datagrams);
     assert_eq!(out.frames, 100 * 3, "the answer, the reset, and the word about the size");
 }

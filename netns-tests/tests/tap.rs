@@ -60,7 +60,7 @@ fn a_deleted_interface_does_not_keep_the_packet_thread_busy() -> Result<()> {
 
 fn worker(host: &Netns) -> Result<Handle> {
     let config = WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port: 4789, seed: 1 };
-    Ok(host.enter(|| Worker::spawn(config))??)
+    Ok(host.enter(|| Worker::spawn(config, |_| ()))??)
 }
 
 fn open(netns: &Netns, name: &str) -> Result<Tap> {

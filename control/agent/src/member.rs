@@ -195,7 +195,7 @@ async fn facts() -> Result<HostFacts, JoinError> {
 
 async fn packet_thread(vtep: Ipv4Addr, port: u16) -> Result<Handle, JoinError> {
     let config = WorkerConfig { vtep, port, seed: rand::random() };
-    Ok(on_a_thread(move || Worker::spawn(config)).await?)
+    Ok(on_a_thread(move || Worker::spawn(config, |_| ())).await?)
 }
 
 async fn take_down(host: &Host) {

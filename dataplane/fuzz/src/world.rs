@@ -215,6 +215,10 @@ impl Output for Judge {
         assert!(datagram.len() <= usize::from(MTU) + ENCAPSULATION, "larger than the underlay takes");
         self.count(datagram.len());
     }
+
+    fn reachability(&mut self, silent: &[Ipv4Addr]) {
+        assert!(silent.iter().all(|peer| PEERS.contains(peer)), "{silent:?} are no peers");
+    }
 }
 
 /// An IPv4 packet with a right header checksum. `fragment` is the header's flags and offset.
@@ -280,6 +284,7 @@ fn snapshot() -> Snapshot {
             },
         ],
         reserved: ["10.0.0.0/24", "10.1.0.0/24"].map(|range| range.parse().expect("a subnet")).to_vec(),
+        vteps: PEERS.to_vec(),
         ..Snapshot::default()
     }
 }

@@ -77,15 +77,22 @@ pub enum AttachError {
 
 impl Worker {
     /// Opens the UDP socket in the calling thread's network namespace and starts the thread.
-    pub fn spawn(config: WorkerConfig) -> Result<Handle, StartError> {
+    ///
+    /// `on_silent` is called on that thread with every peer that does not answer on the data path, by address, each
+    /// time the set changes ([`Output::reachability`](crate::Output::reachability)). It must not block.
+    pub fn spawn(
+        config: WorkerConfig,
+        on_silent: impl FnMut(&[Ipv4Addr]) + Send + 'static,
+    ) -> Result<Handle, StartError> {
         let socket = udp::open(config.vtep, config.port)?;
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| StartError::Thread(errno.into()))?;
         let wake = Arc::new(wake);
         let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
         let engine = Engine::new(config.seed);
-        let packets = PacketThread::new(engine, socket, config.port, inbox, wake.clone())
-            .map_err(StartError::Thread)?;
+        let packets =
+            PacketThread::new(engine, socket, config.port, inbox, wake.clone(), Box::new(on_silent))
+                .map_err(StartError::Thread)?;
         let thread = thread::Builder::new()
             .name("skep-packets".to_owned())
             .spawn(move || packets.run())
@@ -166,6 +173,7 @@ mod tests {
     use super::super::{Holder, Process};
     use super::*;
     use std::net::UdpSocket;
+    use std::time::Duration;
 
     fn free_port() -> u16 {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
@@ -177,7 +185,7 @@ mod tests {
 
     #[test]
     fn commands_are_answered_until_the_shutdown() {
-        let handle = Worker::spawn(config(free_port())).unwrap();
+        let handle = Worker::spawn(config(free_port()), |_| ()).unwrap();
         let clone = handle.clone();
         handle.publish(Arc::new(Snapshot::default())).unwrap();
         assert_eq!(handle.stats().unwrap().io_drops.len(), IoDrop::ALL.len());
@@ -189,15 +197,16 @@ mod tests {
     #[test]
     fn the_last_handle_frees_the_port() {
         let port = free_port();
-        drop(Worker::spawn(config(port)).unwrap());
-        drop(Worker::spawn(config(port)).unwrap());
+        drop(Worker::spawn(config(port), |_| ()).unwrap());
+        drop(Worker::spawn(config(port), |_| ()).unwrap());
     }
 
     #[test]
     fn a_second_worker_is_told_which_process_holds_the_port() {
         let port = free_port();
-        let _first = Worker::spawn(config(port)).unwrap();
-        let second = Worker::spawn(WorkerConfig { vtep: Ipv4Addr::new(127, 0, 0, 2), ..config(port) });
+        let _first = Worker::spawn(config(port), |_| ()).unwrap();
+        let elsewhere = WorkerConfig { vtep: Ipv4Addr::new(127, 0, 0, 2), ..config(port) };
+        let second = Worker::spawn(elsewhere, |_| ());
         let Err(StartError::Udp(UdpError::InUse { holder: Holder::Process(Process { pid, .. }), .. })) =
             second
         else {
@@ -209,7 +218,29 @@ mod tests {
     #[test]
     fn an_address_of_another_host_is_refused() {
         let elsewhere = WorkerConfig { vtep: Ipv4Addr::new(192, 0, 2, 1), ..config(free_port()) };
-        let error = Worker::spawn(elsewhere).unwrap_err();
+        let error = Worker::spawn(elsewhere, |_| ()).unwrap_err();
         assert!(error.to_string().contains("192.0.2.1 is not an address of this host"), "{error}");
+    }
+
+    #[test]
+    fn a_peer_that_stops_to_answer_is_told_of_and_so_is_its_return() {
+        let port = free_port();
+        let (said, heard) = std::sync::mpsc::channel();
+        let handle = Worker::spawn(config(port), move |silent| _ = said.send(silent.to_vec())).unwrap();
+        let vtep = Ipv4Addr::new(127, 0, 0, 2);
+        let peer = UdpSocket::bind((vtep, port)).unwrap();
+        let snapshot = Snapshot { vteps: vec![vtep], ..Snapshot::default() };
+        handle.publish(Arc::new(snapshot)).unwrap();
+        let patience = Duration::from_secs(10);
+        assert_eq!(heard.recv_timeout(patience), Ok(vec![vtep]), "it has never answered");
+        let mut question = [0; 17];
+        while heard.try_recv() != Ok(vec![]) {
+            let (_, asker) = peer.recv_from(&mut question).unwrap();
+            question[8] = 2;
+            peer.send_to(&question, asker).unwrap();
+        }
+        assert_eq!(heard.recv_timeout(patience), Ok(vec![vtep]), "it has stopped to answer");
+        let path = handle.stats().unwrap().engine.paths[0];
+        assert!(path.silent && path.answered >= 2 && path.asked > path.answered, "{path:?}");
     }
 }

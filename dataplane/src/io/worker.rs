@@ -23,6 +23,9 @@ const FRAME_BYTES: usize = (1 << 16) + 18;
 const FRAMES_PER_TURN: usize = 64;
 /// Batches of datagrams per turn.
 const BATCHES_PER_TURN: usize = 4;
+/// Batches read before a timer: as many as the socket's buffer can have held when it was due, at the least that the
+/// kernel charges for a datagram (768 bytes), of twice what was asked for (socket(7)).
+const BATCHES_PER_TIMER: usize = 2 * super::udp::BUFFER_BYTES / 768 / super::mmsg::RECV_BATCH;
 /// Ready descriptors looked at per turn; the kernel lists the others first the next time.
 const EVENTS_PER_TURN: usize = 64;
 /// Far above the containers a host runs, far below the kernel's limit of descriptors.
@@ -51,12 +54,16 @@ pub(super) struct PacketThread {
     stopping: bool,
 }
 
+/// Hears of peers that stopped to answer, and of those that do so again.
+pub(super) type OnSilent = Box<dyn FnMut(&[Ipv4Addr]) + Send>;
+
 /// Where the engine's instructions go.
 struct Kernel {
     taps: BTreeMap<PortId, Tap>,
     socket: UdpSocket,
     outgoing: SendBatch,
     drops: DropCounters,
+    on_silent: OnSilent,
 }
 
 impl Output for Kernel {
@@ -72,6 +79,10 @@ impl Output for Kernel {
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
         self.outgoing.push(to, datagram, &self.socket, &mut self.drops);
     }
+
+    fn reachability(&mut self, silent: &[Ipv4Addr]) {
+        (self.on_silent)(silent);
+    }
 }
 
 impl PacketThread {
@@ -81,6 +92,7 @@ impl PacketThread {
         port: u16,
         commands: Receiver<Command>,
         wake: Arc<EventFd>,
+        on_silent: OnSilent,
     ) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
@@ -90,6 +102,7 @@ impl PacketThread {
             socket,
             outgoing: SendBatch::new(port),
             drops: DropCounters::default(),
+            on_silent,
         };
         Ok(Self {
             engine,
@@ -116,7 +129,7 @@ impl PacketThread {
             };
             for event in &events[..ready] {
                 match event.data() {
-                    SOCKET => self.read_socket(),
+                    SOCKET => self.read_socket(BATCHES_PER_TURN),
                     COMMANDS => self.obey(),
                     port => self.read_tap(PortId(port as u32)),
                 }
@@ -136,15 +149,15 @@ impl PacketThread {
     }
 
     fn fire_timer(&mut self) {
-        let now = Instant::now();
-        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= now) {
-            self.engine.handle_timeout(now, &mut self.kernel);
+        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= Instant::now()) {
+            self.read_socket(BATCHES_PER_TIMER);
+            self.engine.handle_timeout(Instant::now(), &mut self.kernel);
         }
     }
 
-    fn read_socket(&mut self) {
-        let now = Instant::now();
-        for _ in 0..BATCHES_PER_TURN {
+    fn read_socket(&mut self, batches: usize) {
+        for _ in 0..batches {
+            let now = Instant::now();
             // An error here is one a peer's ICMP message or the interface caused; reading it clears it.
             let more = self.incoming.fill(&self.kernel.socket).unwrap_or(true);
             for (from, datagram) in self.incoming.datagrams() {

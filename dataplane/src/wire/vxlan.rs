@@ -7,8 +7,9 @@
 //! |                VXLAN Network Identifier (VNI) |     mark      |
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
-//! The mark is zero in RFC 7348. Any other value means that what follows is sealed: kernel VTEPs drop
-//! such a frame whatever extensions they have on, which they do not for a bit in the first word.
+//! The mark is zero in RFC 7348. Any other value means that what follows is sealed, or with no VNI a path
+//! [probe](super::probe): kernel VTEPs drop both whatever extensions they have on, which they do not for a bit in the
+//! first word.
 
 use super::u32_at;
 use crate::ids::Vni;

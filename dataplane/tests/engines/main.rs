@@ -8,6 +8,7 @@ mod fuzz;
 mod gateway;
 mod ingress;
 mod offload;
+mod paths;
 mod sim;
 mod switch;
 mod vip;

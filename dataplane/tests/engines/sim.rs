@@ -98,6 +98,7 @@ pub(crate) struct Sim {
 struct Collected {
     frames: Vec<(PortId, VnetHdr, Vec<u8>)>,
     datagrams: Vec<(Ipv4Addr, Vec<u8>)>,
+    silent: Option<Vec<Ipv4Addr>>,
 }
 
 impl Output for Collected {
@@ -107,6 +108,10 @@ impl Output for Collected {
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
         self.datagrams.push((to, datagram.to_vec()));
+    }
+
+    fn reachability(&mut self, silent: &[Ipv4Addr]) {
+        self.silent = Some(silent.to_vec());
     }
 }
 
@@ -140,6 +145,7 @@ impl Sim {
             generation: self.generation,
             networks: self.cluster.networks.iter().map(|network| network.project(node)).collect(),
             reserved: self.cluster.reserved.iter().map(|range| range.parse().unwrap()).collect(),
+            vteps: Vec::new(),
         });
         let mut out = Collected::default();
         self.engines[node - 1].apply(snapshot, self.now, &mut out);

@@ -16,7 +16,14 @@ mod tests;
 /// The generation is the publisher's to set.
 pub(crate) fn snapshot(cluster: &Cluster<'_>, local: &Local) -> Snapshot {
     let networks = cluster.networks.values().filter_map(|network| project(cluster, local, network)).collect();
-    Snapshot { generation: 0, networks, reserved: reserved(cluster, local) }
+    Snapshot { generation: 0, networks, reserved: reserved(cluster, local), vteps: vteps(cluster) }
+}
+
+/// Every peer is probed, also one that the manager takes for down: it says when it is back.
+fn vteps(cluster: &Cluster<'_>) -> Vec<Ipv4Addr> {
+    let mut vteps: Vec<_> = cluster.peers.values().map(|peer| peer.data_path_addr).collect();
+    vteps.sort();
+    vteps
 }
 
 /// Overlays (their VIPs and gateways lie within) and the egress bridge, sorted.

@@ -32,7 +32,7 @@ impl Mesh {
         let host = world.daemon().await;
         let report = host.apply_mesh(plan()).await.unwrap();
         let mut task = host.create_sandbox(task()).await.unwrap();
-        let engine = world.host.run(|| Ok(Worker::spawn(WorkerConfig { vtep: HOST, port: 4789, seed: 1 })));
+        let engine = world.host.run(|| Ok(Worker::spawn(WorkerConfig { vtep: HOST, port: 4789, seed: 1 }, |_| ())));
         let engine = engine.await.unwrap().unwrap();
         engine.publish(Arc::new(snapshot())).unwrap();
         for (port, tap) in report.new_tap.into_iter().chain(std::mem::take(&mut task.taps)) {
@@ -84,7 +84,7 @@ fn snapshot() -> Snapshot {
         services: vec![Service { vip: VIP, backends, ports }],
         ingress: true,
     };
-    Snapshot { generation: 1, networks: vec![network], reserved: plan().reserved }
+    Snapshot { generation: 1, networks: vec![network], reserved: plan().reserved, vteps: Vec::new() }
 }
 
 #[tokio::test]

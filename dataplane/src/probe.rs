@@ -1,0 +1,183 @@
+//! [`Probes`]: which peers answer on the data path, both ways.
+//!
+//! Every peer of the snapshot is asked once a round; one that has not answered is asked again at shorter intervals, so
+//! that random loss takes many losses in a row to look like silence. A peer is *silent* when nothing it was asked came
+//! back for [`LIMIT`], and *answers* again after two answers to consecutive questions.
+//!
+//! A node that gets no CPU hears nobody, which says nothing about its peers. What gives it away is its own timer: time
+//! by which that comes late does not count as a peer's silence, and each that is very late raises the limit for the time being
+//! (the local health multiplier of Lifeguard, arXiv:1707.00788). Whoever drives the engine hands in what waits in the
+//! socket before it calls the timer, so that no answer that has arrived is overlooked.
+
+mod peer;
+
+use crate::engine::Output;
+use crate::verdict::DropReason;
+use crate::wire::probe::Probe;
+use peer::Peer;
+use std::hash::{DefaultHasher, Hasher};
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+/// Every peer is asked this often, in milliseconds.
+const ROUND: u64 = 250;
+
+/// A peer whose answer is missing is asked again this often, in milliseconds: 14 questions until it is silent.
+const RETRY: u64 = 50;
+
+/// A peer that was not heard for this long is silent, in milliseconds. Names and balancing follow within a second of the
+/// fault, and this leaves them the rest.
+const LIMIT: u64 = 950;
+
+/// Later than this, in milliseconds, the timer was kept from running; below is a busy kernel's usual latency.
+const LATE: u64 = 20;
+
+/// Later than this, in milliseconds, the node is starved: two questions' time.
+const STARVED: u64 = 2 * RETRY;
+
+/// As many times the usual limit a starved node waits longer at most (Lifeguard's S).
+const MAX_STARVED: u64 = 8;
+
+/// What is known of the path to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathStats {
+    /// Its VTEP.
+    pub peer: Ipv4Addr,
+    /// Questions sent to it, and how many of them it answered in time to be recognised.
+    pub asked: u64,
+    pub answered: u64,
+    /// When its last answer came, if ever one did.
+    pub last_heard: Option<Instant>,
+    /// It is out of use until it answers again.
+    pub silent: bool,
+}
+
+pub(crate) struct Probes {
+    seed: u64,
+    /// Questions so far: no two have the same nonce.
+    nonces: u64,
+    /// By address.
+    peers: Vec<Peer>,
+    /// By address.
+    silent: Vec<Ipv4Addr>,
+    next_round: u64,
+    /// When the timer is wanted; `None` while there are no peers.
+    due: Option<u64>,
+    /// How starved this node is: 0 is well.
+    starved: u64,
+}
+
+impl Probes {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, nonces: 0, peers: Vec::new(), silent: Vec::new(), next_round: 0, due: None, starved: 0 }
+    }
+
+    /// Follows a new list of peers. What is known of those that stay is kept; a new one answers until it does not.
+    pub(crate) fn follow(&mut self, vteps: &[Ipv4Addr], now: u64, out: &mut impl Output) {
+        let mut vteps = vteps.to_vec();
+        vteps.sort_unstable();
+        vteps.dedup();
+        let kept = |vtep: &Ipv4Addr| self.find(*vtep).map(|at| self.peers[at].clone());
+        self.peers = vteps.iter().map(|vtep| kept(vtep).unwrap_or_else(|| Peer::new(*vtep, now))).collect();
+        self.due = match self.due {
+            _ if self.peers.is_empty() => None,
+            Some(due) => Some(due),
+            None => {
+                self.next_round = now;
+                Some(now)
+            }
+        };
+        self.silent.reserve(self.peers.len());
+        let before = self.silent.len();
+        self.silent.retain(|vtep| vteps.binary_search(vtep).is_ok());
+        if self.silent.len() != before {
+            out.reachability(&self.silent);
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<u64> {
+        self.due
+    }
+
+    /// Asks those whose turn it is and judges those that were not heard. Too early a call does nothing.
+    pub(crate) fn handle_timeout(&mut self, now: u64, out: &mut impl Output) {
+        let Some(due) = self.due.filter(|due| *due <= now) else { return };
+        let is_round = self.next_round <= now;
+        self.take_lateness(now, now - due, is_round);
+        if is_round {
+            self.next_round = now + ROUND;
+        }
+        let limit = LIMIT * (1 + self.starved);
+        let mut has_news = false;
+        for peer in &mut self.peers {
+            has_news |= peer.falls_silent(now, limit);
+            if is_round || peer.wants_retry(now) {
+                self.nonces += 1;
+                let nonce = nonce(self.seed, self.nonces);
+                peer.ask(nonce, now);
+                out.datagram(peer.vtep, &Probe::Ask(nonce).datagram());
+            }
+        }
+        let wanted = self.peers.iter().filter_map(|peer| peer.next_turn(limit));
+        self.due = wanted.chain([self.next_round]).min().map(|due| due.max(now + 1));
+        if has_news {
+            self.tell(out);
+        }
+    }
+
+    /// A datagram that [is](Probe::is) a probe.
+    pub(crate) fn handle_datagram(
+        &mut self,
+        from: Ipv4Addr,
+        datagram: &[u8],
+        now: u64,
+        out: &mut impl Output,
+    ) -> Result<(), DropReason> {
+        let probe = Probe::parse(datagram).ok_or(DropReason::ProbeMalformed)?;
+        let at = self.find(from).ok_or(DropReason::ProbeFromStranger)?;
+        match probe {
+            Probe::Ask(nonce) => out.datagram(from, &Probe::Answer(nonce).datagram()),
+            Probe::Answer(nonce) => {
+                let returns = self.peers[at].answer(nonce, now).ok_or(DropReason::ProbeUnasked)?;
+                if returns {
+                    self.tell(out);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// In the order of the peers' addresses; `epoch` is when the engine's time began.
+    pub(crate) fn stats(&self, epoch: Option<Instant>) -> Vec<PathStats> {
+        self.peers.iter().map(|peer| peer.stats(epoch)).collect()
+    }
+
+    fn take_lateness(&mut self, now: u64, late: u64, is_round: bool) {
+        if late > LATE {
+            self.peers.iter_mut().for_each(|peer| peer.excuse(late, now));
+        }
+        if late > STARVED {
+            self.starved = (self.starved + 1).min(MAX_STARVED);
+        } else if is_round {
+            self.starved = self.starved.saturating_sub(1);
+        }
+    }
+
+    fn tell(&mut self, out: &mut impl Output) {
+        self.silent.clear();
+        self.silent.extend(self.peers.iter().filter(|peer| peer.is_silent()).map(|peer| peer.vtep));
+        out.reachability(&self.silent);
+    }
+
+    fn find(&self, vtep: Ipv4Addr) -> Option<usize> {
+        self.peers.binary_search_by_key(&vtep, |peer| peer.vtep).ok()
+    }
+}
+
+/// SipHash: a peer that sees its own nonces learns neither another's nor the seed.
+fn nonce(seed: u64, nth: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(seed);
+    hasher.write_u64(nth);
+    hasher.finish()
+}
