@@ -61,9 +61,14 @@ impl<O: Output> Pass<'_, O> {
         let is_foreign = !network.subnet.contains(&ends.dst);
         let receiver = network.endpoint(ends.dst).or_else(|| network.host(None).filter(|_| is_foreign));
         let Some(receiver) = receiver else { return };
-        let src_mac = match (network.endpoint(ends.src), network.host(flow.via())) {
+        let from_outside = !network.subnet.contains(&ends.src);
+        let src_mac = match (network.endpoint(ends.src), network.host(None)) {
             (Some(sender), _) => sender.mac,
-            (None, Some(host)) if !network.subnet.contains(&ends.src) => host.mac,
+            // As its packets came: on this node from the gateway, on another from this node's host endpoint.
+            (None, _) if from_outside && matches!(receiver.location, Location::Local(_)) => {
+                network.gateway_mac
+            }
+            (None, Some(host)) if from_outside => host.mac,
             (None, _) => MacAddr::for_ip(ends.src),
         };
         let flags = tcp::RST | tcp::ACK;

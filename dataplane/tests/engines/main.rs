@@ -9,6 +9,7 @@ mod gateway;
 mod ingress;
 mod offload;
 mod paths;
+mod silence;
 mod sim;
 mod switch;
 mod vip;
