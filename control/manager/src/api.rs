@@ -6,6 +6,7 @@
 
 mod cluster;
 mod cluster_spec;
+mod defaults;
 mod error;
 pub mod lookup;
 pub mod names;
@@ -21,6 +22,7 @@ mod unsupported;
 
 pub use cluster::{Rotate, update as update_cluster};
 pub use cluster_spec::{check as check_cluster_spec, in_force as cluster_spec};
+pub use defaults::insert as insert_defaults;
 pub use error::ApiError;
 pub use network_spec::{CreateNetwork, Ipam, IpamConfig};
 pub use networks::{create as create_network, remove as remove_network};

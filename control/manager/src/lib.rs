@@ -12,6 +12,7 @@ mod liveness;
 mod logs;
 mod manager;
 mod orchestrator;
+mod placement;
 mod scheduler;
 mod server;
 pub mod state;

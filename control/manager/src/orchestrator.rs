@@ -12,6 +12,7 @@ pub(crate) use reaper::run as reap;
 pub(crate) use restart::RestartPolicy;
 
 use crate::draft::{Draft, TaskIds};
+use crate::placement::Placement;
 use crate::state::State;
 use jiff::Timestamp;
 use skep_model::cluster::Meta;
@@ -26,6 +27,8 @@ pub(crate) enum Action {
     Create(Place),
     /// Stop the task and keep it as history.
     ShutDown(TaskId),
+    /// Stop the task, whose node no longer meets the constraints, and keep it as history.
+    Reject(TaskId),
     /// Stop the task and forget it.
     Remove(TaskId),
 }
@@ -41,6 +44,9 @@ pub(crate) struct Place {
     not_before: Option<Timestamp>,
 }
 
+/// Swarm's words.
+const REJECTED: &str = "assigned node no longer meets constraints";
+
 /// One look at all services: ended and evicted tasks first, then the number of tasks.
 pub(crate) fn run(draft: &mut Draft<'_>, ids: TaskIds<'_>) {
     release_delayed(draft);
@@ -50,6 +56,7 @@ pub(crate) fn run(draft: &mut Draft<'_>, ids: TaskIds<'_>) {
             apply(draft, ids, action);
         }
     }
+    adopt_placements(draft);
 }
 
 fn replacements(draft: &mut Draft<'_>) -> Vec<Action> {
@@ -114,9 +121,50 @@ pub(crate) fn takes_tasks(node: &Node) -> bool {
     node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
 }
 
-/// Whether the task sits on a node that it has to leave, or that is gone.
-fn is_evicted(state: &State, task: &Task) -> bool {
-    !task.node_id.as_str().is_empty() && !state.nodes.get(&task.node_id).is_some_and(keeps_tasks)
+/// Why a task cannot stay on its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eviction {
+    /// The node is drained, down or no member any more.
+    Node,
+    /// It no longer meets the service's constraints.
+    Constraints,
+}
+
+impl Eviction {
+    fn of(state: &State, task: &Task, placement: &Placement) -> Option<Self> {
+        if task.node_id.as_str().is_empty() {
+            return None;
+        }
+        match state.nodes.get(&task.node_id).filter(|node| keeps_tasks(node)) {
+            None => Some(Self::Node),
+            Some(node) => (!placement.allows(node)).then_some(Self::Constraints),
+        }
+    }
+
+    fn action(self, task: &Task) -> Action {
+        match self {
+            Self::Node => Action::ShutDown(task.id.clone()),
+            Self::Constraints => Action::Reject(task.id.clone()),
+        }
+    }
+}
+
+/// A task stays as it is when its service's placement changes and its node still fits: what the scheduler and
+/// the users see of it is the new placement.
+fn adopt_placements(draft: &mut Draft<'_>) {
+    let state = draft.state();
+    let outdated = |task: &&Task| {
+        let service = state.services.get(&task.service_id);
+        task.is_wanted()
+            && service.is_some_and(|service| service.spec.task_template.placement != task.spec.placement)
+    };
+    let outdated: Vec<Task> = state.tasks.values().filter(outdated).cloned().collect();
+    for mut task in outdated {
+        if let Some(service) = draft.state().services.get(&task.service_id) {
+            task.spec.placement.clone_from(&service.spec.task_template.placement);
+            draft.put_task(task);
+        }
+    }
 }
 
 /// Tasks that waited out their restart delay may run.
@@ -138,6 +186,10 @@ fn apply(draft: &mut Draft<'_>, ids: TaskIds<'_>, action: Action) {
         Action::ShutDown(id) => {
             draft.edit_task(&id, |task| task.desired_state = task.desired_state.max(TaskState::Shutdown));
         }
+        Action::Reject(id) => draft.edit_task(&id, |task| {
+            task.desired_state = task.desired_state.max(TaskState::Shutdown);
+            task.status.err = REJECTED.to_owned();
+        }),
         Action::Remove(id) => draft.edit_task(&id, |task| task.desired_state = TaskState::Remove),
     }
 }

@@ -95,9 +95,44 @@ pub struct TaskSpec {
     pub network_attachment_spec: Option<NetworkAttachmentSpec>,
     #[serde(deserialize_with = "null_default")]
     pub networks: Vec<NetworkAttachmentConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
     pub force_update: u64,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Where tasks may go, and where they had better go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Placement {
+    /// `node.labels.disk==ssd`, all of which a node has to meet.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<String>,
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<PlacementPreference>,
+    /// Tasks of the service that a node takes at most; 0: any number.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "is_zero")]
+    pub max_replicas: u64,
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct PlacementPreference {
+    pub spread: Option<SpreadOver>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct SpreadOver {
+    /// `node.labels.zone`
+    pub spread_descriptor: String,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

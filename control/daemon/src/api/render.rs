@@ -128,9 +128,6 @@ pub(crate) fn gateway_bridge(subnet: Ipv4Net) -> Value {
     })
 }
 
-/// What `insertDefaults` asks to be filled in, in Swarm's values.
-const UPDATE_DEFAULTS: &str = r#"{"Parallelism":1,"FailureAction":"pause","Monitor":5000000000,"MaxFailureRatio":0,"Order":"stop-first"}"#;
-
 pub(crate) fn service(service: &Service, insert_defaults: bool) -> Value {
     let mut value = Value::Object(stored(service, &["PendingReason"]));
     let spec = &mut value["Spec"];
@@ -138,18 +135,7 @@ pub(crate) fn service(service: &Service, insert_defaults: bool) -> Value {
         spec["Mode"]["Replicated"]["Replicas"] = json!(service.spec.mode.replicas());
     }
     if insert_defaults {
-        let update: Value = serde_json::from_str(UPDATE_DEFAULTS).unwrap_or_default();
-        set_default(spec, "UpdateConfig", update.clone());
-        set_default(spec, "RollbackConfig", update);
-        let template = &mut spec["TaskTemplate"];
-        set_default(
-            template,
-            "RestartPolicy",
-            json!({ "Condition": "any", "Delay": 5_000_000_000_i64, "MaxAttempts": 0 }),
-        );
-        let container = &mut template["ContainerSpec"];
-        set_default(container, "StopGracePeriod", json!(10_000_000_000_i64));
-        set_default(container, "DNSConfig", json!({}));
+        skep_manager::api::insert_defaults(spec);
     }
     value
 }

@@ -3,6 +3,7 @@
 use super::names::{self, NameError};
 use super::{ApiError, lookup, ports, unsupported};
 use crate::orchestrator::RestartPolicy;
+use crate::placement::Placement;
 use crate::state::State;
 use skep_model::service::{ContainerSpec, NetworkAttachmentConfig, Replicated, ServiceSpec, TaskSpec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +33,7 @@ pub(super) fn read(state: &State, mut spec: ServiceSpec) -> Result<ServiceSpec, 
     check_labels(&spec.labels)?;
     read_mode(&mut spec)?;
     check_task(&spec.task_template)?;
+    check_placement(&spec)?;
     ports::check(&spec.endpoint_spec)?;
     let networks = std::mem::take(&mut spec.networks);
     if spec.task_template.networks.is_empty() {
@@ -64,6 +66,17 @@ fn check_task(task: &TaskSpec) -> Result<(), ApiError> {
     };
     RestartPolicy::of(task).map_err(|error| ApiError::invalid(format!("TaskSpec: {error}")))?;
     check_container(container)
+}
+
+fn check_placement(spec: &ServiceSpec) -> Result<(), ApiError> {
+    let placement =
+        Placement::of(&spec.task_template).map_err(|error| ApiError::invalid(error.to_string()))?;
+    match placement.max_per_node.is_some() && spec.mode.is_global() {
+        true => Err(ApiError::invalid(
+            "replicas-max-per-node can only be used with replicated mode: a global service has one task on every node",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn check_container(container: &ContainerSpec) -> Result<(), ApiError> {

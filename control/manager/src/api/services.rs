@@ -1,6 +1,6 @@
 //! Creating, scaling and removing services.
 
-use super::{ApiError, lookup, names, ports, service_spec, unsupported};
+use super::{ApiError, defaults, lookup, names, ports, service_spec, unsupported};
 use crate::allocator;
 use crate::db::Db;
 use crate::draft::Draft;
@@ -21,7 +21,8 @@ pub fn create(db: &Db, spec: &ServiceSpec) -> Result<ServiceId, ApiError> {
     Ok(id)
 }
 
-/// Changes a service that is at `version` (its `Version.Index`). Only the number of replicas can change.
+/// Changes a service that is at `version` (its `Version.Index`). The number of
+/// replicas, the labels and the placement can change.
 pub fn update(db: &Db, reference: &str, version: u64, spec: &ServiceSpec) -> Result<(), ApiError> {
     db.update(|state| plan_update(state, reference, version, spec.clone(), Timestamp::now()))?;
     Ok(())
@@ -100,21 +101,23 @@ pub(super) fn plan_update(
 
 fn refuse_other_changes(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), ApiError> {
     let (old, new) = (comparable(old), comparable(new));
-    let fields = ["Labels", "TaskTemplate", "EndpointSpec", "UpdateConfig", "RollbackConfig"];
+    let fields = ["TaskTemplate", "EndpointSpec", "UpdateConfig", "RollbackConfig"];
     match fields.into_iter().find(|field| old.get(field) != new.get(field)) {
         Some(field) => Err(ApiError::unimplemented(format!(
-            "{field} cannot be changed in this release, only the number of replicas: \
+            "{field} cannot be changed in this release, only the number of replicas, labels and placement: \
              remove the service and create it again"
         ))),
         None => Ok(()),
     }
 }
 
-/// The spec without its replicas and without fields that ask for nothing: clients leave some of those
-/// out when they send back what they read.
+/// The spec without what can change, with defaults, and without fields that ask for nothing: some clients
+/// fill in the ones and leave out the others when they send back what they read.
 fn comparable(spec: &ServiceSpec) -> Value {
-    let spec = ServiceSpec { mode: Mode::default(), ..spec.clone() };
+    let mut spec = ServiceSpec { mode: Mode::default(), ..spec.clone() };
+    spec.task_template.placement = None;
     let mut value = serde_json::to_value(spec).unwrap_or_default();
+    defaults::insert(&mut value);
     strip(&mut value);
     value
 }

@@ -146,8 +146,7 @@ fn what_this_release_cannot_do_is_refused_by_name() {
             "TaskTemplate.ContainerSpec.DNSConfig",
         ),
         (task("Resources", json!({"Limits": {"MemoryBytes": 1}})), "TaskTemplate.Resources"),
-        (task("Placement", json!({"Constraints": ["node.role==worker"]})), "TaskTemplate.Placement"),
-        (task("Placement", json!({"MaxReplicas": 1})), "TaskTemplate.Placement"),
+        (task("Placement", json!({"Zones": ["a"]})), "TaskTemplate.Placement.Zones"),
         (task("LogDriver", json!({"Name": "syslog"})), "TaskTemplate.LogDriver"),
         (task("Runtime", json!("plugin")), "TaskTemplate.Runtime"),
         (json!({"UpdateConfig": {"Order": "start-first"}}), "UpdateConfig"),
@@ -284,7 +283,7 @@ fn publishing_needs_the_ingress_network() {
 }
 
 #[test]
-fn only_the_number_of_replicas_can_be_updated() {
+fn replicas_labels_and_placement_can_be_updated_and_nothing_else() {
     let mut sim = sim();
     let changes = try_create(&sim, docker_spec(json!({}))).unwrap();
     sim.commit(changes);
@@ -307,14 +306,13 @@ fn only_the_number_of_replicas_can_be_updated() {
     let global = json!({"Mode": {"Replicated": null, "Global": {}}});
     assert_eq!(said(update(&sim, at, global)), (501, "service mode change is not allowed".to_owned()));
     let changed = [
-        (json!({"Labels": {"a": "b"}}), "Labels"),
         (json!({"TaskTemplate": {"ForceUpdate": 1}}), "TaskTemplate"),
         (container(json!({"Env": ["A=1"]})), "TaskTemplate"),
         (json!({"EndpointSpec": {"Ports": [{"TargetPort": 80}]}}), "EndpointSpec"),
     ];
     for (extra, field) in changed {
         let text = format!(
-            "{field} cannot be changed in this release, only the number of replicas: \
+            "{field} cannot be changed in this release, only the number of replicas, labels and placement: \
              remove the service and create it again"
         );
         assert_eq!(said(update(&sim, at, extra)), (501, text));
@@ -330,6 +328,59 @@ fn only_the_number_of_replicas_can_be_updated() {
     let service = &sim.state.services[&ServiceId::from("new")];
     assert_eq!(sim.live(&service.id).len(), 3);
     assert_eq!(service.previous_spec.clone().unwrap().mode.replicas(), 1);
+}
+
+/// `docker service inspect`, edited in one place or none, and sent back.
+#[test]
+fn what_was_read_may_be_sent_back() {
+    let mut sim = sim();
+    let changes = try_create(&sim, docker_spec(json!({"Labels": {"a": "b"}}))).unwrap();
+    sim.commit(changes);
+    sim.run();
+    let id = ServiceId::from("new");
+    let tasks = sim.state.tasks.clone();
+    for with_defaults in [false, true] {
+        let mut read = serde_json::to_value(&sim.state.services[&id].spec).unwrap();
+        if with_defaults {
+            super::insert_defaults(&mut read);
+        }
+        read["Labels"] = json!({"a": "c"});
+        read["TaskTemplate"]["Placement"] = json!({"Constraints": ["node.hostname==n1"]});
+        let spec = serde_json::from_value(read).unwrap();
+        let version = sim.state.services[&id].meta.version.index;
+        let changes = services::plan_update(&sim.state, "web", version, spec, sim.now).unwrap();
+        sim.commit(changes);
+        sim.run();
+    }
+    let service = &sim.state.services[&id].spec;
+    assert_eq!(service.labels["a"], "c");
+    assert!(sim.state.tasks.keys().eq(tasks.keys()), "a task whose node still fits stays");
+    assert!(sim.state.tasks.values().all(|task| task.spec.placement == service.task_template.placement));
+}
+
+#[test]
+fn placement_is_checked() {
+    let place = |placement: Value| json!({"TaskTemplate": {"Placement": placement}});
+    let constraint = |text: &str| refusal(place(json!({"Constraints": [text]})));
+    assert_eq!(constraint("no de==x"), invalid("key 'no de' is invalid"));
+    assert_eq!(constraint("node.id==;"), invalid("value ';' is invalid"));
+    assert!(constraint("node.id=x").1.contains("constraint expected one operator from ==, !="));
+    assert!(constraint("engine.labels.x==y").1.contains("says nothing of a node"));
+    let many: Vec<String> = (0..65).map(|n| format!("node.id!={n}")).collect();
+    assert!(refusal(place(json!({"Constraints": many}))).1.contains("64 constraints"));
+    let spread = |over: &str| place(json!({"Preferences": [{"Spread": {"SpreadDescriptor": over}}]}));
+    assert!(refusal(spread("node.role")).1.contains("placement preference \"node.role\" cannot be followed"));
+    assert!(refusal(place(json!({"Preferences": [{}]}))).1.contains("placement preference \"\""));
+    let mut global = place(json!({"MaxReplicas": 1}));
+    global["Mode"] = json!({"Replicated": null, "Global": {}});
+    assert!(refusal(global).1.contains("replicas-max-per-node can only be used with replicated"));
+    for fine in [
+        place(json!({"Constraints": null, "Preferences": null, "MaxReplicas": null})),
+        place(json!({"Constraints": ["node.role == manager"], "MaxReplicas": 2})),
+        spread("Node.Labels.zone"),
+    ] {
+        try_create(&sim(), docker_spec(fine.clone())).unwrap_or_else(|error| panic!("{fine}: {error}"));
+    }
 }
 
 #[test]

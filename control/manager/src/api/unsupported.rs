@@ -17,6 +17,10 @@ pub(super) fn check(spec: &ServiceSpec) -> Result<(), ApiError> {
     refuse_extra("", &spec.extra, is_default_update)?;
     let task = &spec.task_template;
     refuse_extra("TaskTemplate.", &task.extra, is_harmless_task_field)?;
+    if let Some(placement) = &task.placement {
+        // The CLI copies the platforms of the image from its registry.
+        refuse_extra("TaskTemplate.Placement.", &placement.extra, |name, _| name == "Platforms")?;
+    }
     for config in &task.networks {
         refuse_extra("TaskTemplate.Networks.", &config.extra, |_, _| false)?;
     }
@@ -72,10 +76,6 @@ fn is_harmless_task_field(name: &str, value: &Value) -> bool {
         // Read by the orchestrator, which refuses what it does not know.
         "RestartPolicy" => true,
         "Runtime" => value == "container",
-        // The CLI copies the platforms of the image from its registry.
-        "Placement" => value.as_object().is_some_and(|fields| {
-            fields.iter().all(|(name, value)| name == "Platforms" || asks_nothing(value))
-        }),
         _ => false,
     }
 }

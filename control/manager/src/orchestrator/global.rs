@@ -1,7 +1,8 @@
-//! Global services: one task on every node that takes tasks.
+//! Global services: one task on every node that takes tasks and meets the constraints.
 
 use super::restart;
-use super::{Action, Place, is_evicted, takes_tasks};
+use super::{Action, Eviction, Place, takes_tasks};
+use crate::placement::Placement;
 use crate::state::State;
 use jiff::Timestamp;
 use skep_model::NodeId;
@@ -12,30 +13,36 @@ use std::collections::BTreeMap;
 /// Replaces wanted tasks that ended, and stops those whose node has to be left: a global service has no
 /// place elsewhere.
 pub(super) fn replacements(state: &State, service: &Service, tasks: &[&Task], now: Timestamp) -> Vec<Action> {
+    let placement = Placement::of_or_nowhere(&service.spec.task_template);
     let mut actions = Vec::new();
     for (node, tasks) in nodes(tasks) {
         let mut wanted: Vec<&Task> = tasks.iter().copied().filter(|task| task.is_wanted()).collect();
         let Some(current) = wanted.pop() else { continue };
         actions.extend(wanted.iter().map(|task| Action::ShutDown(task.id.clone())));
-        if current.is_live() && !is_evicted(state, current) {
-            continue;
-        }
-        actions.push(Action::ShutDown(current.id.clone()));
-        if !is_evicted(state, current) {
-            let time = restart::successor(&service.spec.task_template, &tasks, current, now);
-            actions.extend(time.map(|time| {
-                let (service, node) = (service.id.clone(), Some(node.clone()));
-                Action::Create(Place { service, slot: 0, node, not_before: Some(time) })
-            }));
+        match (current.is_live(), Eviction::of(state, current, &placement)) {
+            (true, None) => {}
+            (true, Some(eviction)) => actions.push(eviction.action(current)),
+            (false, eviction) => {
+                actions.push(Action::ShutDown(current.id.clone()));
+                let place = |time| Place {
+                    service: service.id.clone(),
+                    slot: 0,
+                    node: Some(node.clone()),
+                    not_before: Some(time),
+                };
+                let time = restart::successor(&service.spec.task_template, &tasks, current, now);
+                actions.extend(time.filter(|_| eviction.is_none()).map(|time| Action::Create(place(time))));
+            }
         }
     }
     actions
 }
 
-/// A task for every node that takes tasks and has none.
+/// A task for every node that may have one and has none.
 pub(super) fn numbers(state: &State, service: &Service, tasks: &[&Task]) -> Vec<Action> {
     let served = nodes(tasks);
-    let open = state.nodes.values().filter(|node| takes_tasks(node));
+    let placement = Placement::of_or_nowhere(&service.spec.task_template);
+    let open = state.nodes.values().filter(|node| takes_tasks(node) && placement.allows(node));
     let open = open.filter(|node| {
         !served.get(&node.id).is_some_and(|tasks| restart::is_filled(&service.spec.task_template, tasks))
     });

@@ -1,7 +1,8 @@
 //! Replicated services: `n` slots, each served by one task at a time.
 
 use super::restart;
-use super::{Action, Place, is_evicted};
+use super::{Action, Eviction, Place};
+use crate::placement::Placement;
 use crate::state::State;
 use jiff::Timestamp;
 use skep_model::NodeId;
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Replaces wanted tasks that ended or have to leave their node. An evicted task's successor starts at
 /// once, a failed one's after the restart delay.
 pub(super) fn replacements(state: &State, service: &Service, tasks: &[&Task], now: Timestamp) -> Vec<Action> {
+    let placement = Placement::of_or_nowhere(&service.spec.task_template);
     let mut actions = Vec::new();
     for (slot, tasks) in slots(tasks) {
         let mut wanted: Vec<&Task> = tasks.iter().copied().filter(|task| task.is_wanted()).collect();
@@ -20,16 +22,14 @@ pub(super) fn replacements(state: &State, service: &Service, tasks: &[&Task], no
         // One task serves a slot: whatever else is wanted there is superseded.
         actions.extend(wanted.iter().map(|task| Action::ShutDown(task.id.clone())));
         let place = |not_before| Place { service: service.id.clone(), slot, node: None, not_before };
-        let successor = if !current.is_live() {
+        if !current.is_live() {
             let time = restart::successor(&service.spec.task_template, &tasks, current, now);
-            time.map(|time| place(Some(time)))
-        } else if is_evicted(state, current) {
-            Some(place(None))
-        } else {
-            continue;
-        };
-        actions.push(Action::ShutDown(current.id.clone()));
-        actions.extend(successor.map(Action::Create));
+            actions.push(Action::ShutDown(current.id.clone()));
+            actions.extend(time.map(|time| Action::Create(place(Some(time)))));
+        } else if let Some(eviction) = Eviction::of(state, current, &placement) {
+            actions.push(eviction.action(current));
+            actions.push(Action::Create(place(None)));
+        }
     }
     actions
 }

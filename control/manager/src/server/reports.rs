@@ -88,7 +88,11 @@ pub(crate) fn statuses(state: &State, node: &NodeId, reports: &[TaskReport], now
         }
         seen.push(&report.task);
         let mut task = task.clone();
-        task.status = bounded(&report.status);
+        let known = std::mem::replace(&mut task.status, bounded(&report.status));
+        if !task.is_wanted() && task.status.err.is_empty() {
+            // Why the task had to go is the manager's to say.
+            task.status.err = known.err;
+        }
         task.meta.updated_at = now;
         changes.push(Change::PutTask(Box::new(task)));
     }
