@@ -11,20 +11,20 @@ const VERBS: &[(&str, &str)] = &[
     ),
     ("swarm", "ca unlock unlock-key"),
     ("network", "connect disconnect prune"),
-    ("service", "update rollback"),
+    ("service", "rollback"),
 ];
 
-/// Flags of docker's commands (swarm init, network create, service create, run, inspect) that Skep has none of.
+/// Flags of docker's commands (swarm init, network create, service create and update, run, inspect) that Skep has none of.
 const FLAGS: &str = "
     --autolock --cert-expiry --dispatcher-heartbeat --external-ca --force-new-cluster
     --max-snapshots --snapshot-interval --aux-address --config-from
     --config-only --ingress --ip-range --ipam-driver --ipam-opt --ipv4 --ipv6 --scope --cap-add
-    --cap-drop --config --constraint --container-label --credential-spec --dns --dns-option
+    --cap-drop --config --container-label --credential-spec --dns --dns-option
     --dns-search --env-file --generic-resource --group --health-cmd --health-interval
     --health-retries --health-start-interval --health-start-period --health-timeout --hostname
     --init --isolation --limit-cpu --limit-memory --limit-pids --log-driver --log-opt
-    --max-concurrent --mount --no-healthcheck --no-resolve-image --oom-score-adj --placement-pref
-    --read-only --replicas-max-per-node --reserve-cpu --reserve-memory --restart-condition
+    --max-concurrent --mount --no-healthcheck --no-resolve-image --oom-score-adj
+    --read-only --reserve-cpu --reserve-memory --restart-condition
     --restart-delay --restart-max-attempts --restart-window --rollback-delay
     --rollback-failure-action --rollback-max-failure-ratio --rollback-monitor --rollback-order
     --rollback-parallelism --secret --stop-grace-period --stop-signal --sysctl --ulimit
@@ -32,6 +32,11 @@ const FLAGS: &str = "
     --update-order --update-parallelism --with-registry-auth --attach -a --detach -d --detach-keys
     --tty -t --volume -v --workdir -w --memory -m --network-alias --ip --privileged --pull --restart
     --user -u --add-host --cpus --link --publish -p --pid --pretty
+    --args --config-add --config-rm --container-label-add --container-label-rm --dns-add
+    --dns-option-add --dns-option-rm --dns-rm --dns-search-add --dns-search-rm --env-add --env-rm
+    --force --group-add --group-rm --host-add --host-rm --image --mount-add --mount-rm
+    --network-add --network-rm --publish-add --publish-rm --rollback --secret-add --secret-rm
+    --sysctl-add --sysctl-rm --ulimit-add --ulimit-rm
 ";
 
 /// Refuses a verb that no command took; `noun` is empty at the top level.
@@ -71,7 +76,7 @@ mod tests {
     #[test]
     fn flags_docker_has_and_skep_does_not_are_named() {
         for line in [
-            "skep service create --constraint node.role==worker host",
+            "skep service create --limit-cpu 1 host",
             "skep service create --update-delay=10s host",
             "skep run -it --network backend host sh",
             "skep network create --ipv6 backend",
@@ -90,7 +95,7 @@ mod tests {
     #[test]
     fn verbs_docker_has_and_skep_does_not_are_named() {
         let said = |noun, verb: &str| refuse(noun, &[verb.to_owned()]).expect_err(verb).to_string();
-        assert!(said("service", "update").starts_with("`skep service update` isn't there yet"));
+        assert!(said("service", "rollback").starts_with("`skep service rollback` isn't there yet"));
         assert!(said("", "secret").starts_with("`skep secret` isn't there yet"));
         assert!(said("node", "dance").contains("'node dance' is not a skep command"));
         assert!(said("node", "secret").contains("is not a skep command"));

@@ -151,12 +151,12 @@ async fn failures_say_what_to_do() {
     let tcp = daemon.skep("-H tcp://127.0.0.1:2375 info").await;
     assert!(stderr(&tcp).contains("only unix sockets"), "{}", stderr(&tcp));
 
-    let later = daemon.skep("service update --image x web").await;
+    let later = daemon.skep("service rollback web").await;
     assert_eq!((later.status.code(), stdout(&later)), (Some(1), ""));
-    assert!(stderr(&later).contains("`skep service update` isn't there yet"), "{}", stderr(&later));
-    let flag = daemon.skep("service create --constraint node.role==worker host").await;
+    assert!(stderr(&later).contains("`skep service rollback` isn't there yet"), "{}", stderr(&later));
+    let flag = daemon.skep("service create --limit-cpu 1 host").await;
     assert_eq!(flag.status.code(), Some(125));
-    assert!(stderr(&flag).starts_with("--constraint isn't there yet"), "{}", stderr(&flag));
+    assert!(stderr(&flag).starts_with("--limit-cpu isn't there yet"), "{}", stderr(&flag));
     assert_eq!(daemon.lines().len(), 1, "what is refused here is not asked there");
 }
 

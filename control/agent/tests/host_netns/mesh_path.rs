@@ -32,7 +32,8 @@ impl Mesh {
         let host = world.daemon().await;
         let report = host.apply_mesh(plan()).await.unwrap();
         let mut task = host.create_sandbox(task()).await.unwrap();
-        let engine = world.host.run(|| Ok(Worker::spawn(WorkerConfig { vtep: HOST, port: 4789, seed: 1 }, |_| ())));
+        let engine =
+            world.host.run(|| Ok(Worker::spawn(WorkerConfig { vtep: HOST, port: 4789, seed: 1 }, |_| ())));
         let engine = engine.await.unwrap().unwrap();
         engine.publish(Arc::new(snapshot())).unwrap();
         for (port, tap) in report.new_tap.into_iter().chain(std::mem::take(&mut task.taps)) {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::attachment::{self, Attachment};
 use super::converge::{self, Progress};
+use super::placement::PlacementArgs;
 use super::publish;
 use crate::client::Client;
 use crate::network::key_values;
@@ -35,6 +36,8 @@ pub(crate) struct CreateArgs {
     /// One virtual address for all tasks, or their own addresses in DNS
     #[arg(long, default_value = "vip")]
     endpoint_mode: EndpointMode,
+    #[command(flatten)]
+    placement: PlacementArgs,
     /// Label of the service
     #[arg(short, long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -114,7 +117,7 @@ fn spec(args: &CreateArgs, attachments: &[Attachment]) -> anyhow::Result<Value> 
     let mut task = json!({
         "ContainerSpec": container_spec(args)?,
         "Resources": {"Limits": {}, "Reservations": {}},
-        "Placement": {},
+        "Placement": args.placement.to_json()?,
     });
     if !attachments.is_empty() {
         task["Networks"] = json!([]);

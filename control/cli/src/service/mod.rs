@@ -5,9 +5,11 @@ mod converge;
 mod create;
 mod list;
 mod logs;
+mod placement;
 mod ports;
 mod publish;
 mod scale;
+mod update;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Everything about services
     Inspect(InspectArgs),
+    /// Change a service: its replicas, labels and placement
+    Update(update::UpdateArgs),
     /// Change how many tasks services have
     Scale(scale::ScaleArgs),
     /// What the tasks of a service, or one task, wrote
@@ -59,6 +63,7 @@ pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<u8>
         Command::Ls(args) => list::run(client, &args).await,
         Command::Ps(args) => ps(client, &args).await,
         Command::Inspect(args) => inspect(client, &args).await,
+        Command::Update(args) => update::run(client, &args).await,
         Command::Scale(args) => scale::run(client, &args).await,
         Command::Logs(args) => logs::run(client, &args).await,
         Command::Rm { names } => rm(client, &names).await,
