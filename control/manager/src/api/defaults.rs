@@ -11,7 +11,7 @@ pub fn insert(spec: &mut Value) {
     lay_under(
         spec,
         json!({
-            "UpdateConfig": update.clone(),
+            "UpdateConfig": update,
             "RollbackConfig": update,
             "TaskTemplate": {
                 "RestartPolicy": { "Condition": "any", "Delay": 5_000_000_000_i64, "MaxAttempts": 0 },
