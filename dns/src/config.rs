@@ -7,6 +7,19 @@ use std::time::Duration;
 /// keeps one container to a few hundred of the daemon's descriptors.
 pub const FORWARDS_PER_CONTAINER: usize = 128;
 
+/// Of these, the ones a container has whatever the others do: enough for an application that looks up what it needs.
+pub const SURE_FORWARDS_PER_CONTAINER: usize = 8;
+
+/// Questions of all containers beyond those sure ones that wait for an upstream. Each holds up to three sockets, and a
+/// daemon may have as few as 4,096 descriptors.
+pub const FORWARDS_PER_NODE: usize = 1_024;
+
+/// Questions a second of one container, of whatever kind, so that no container takes a core from the others. Well
+/// beyond any application that keeps an answer for a second; a busy mail server asks some 1,000.
+pub const QUESTIONS_PER_SECOND: u32 = 20_000;
+/// How many it may ask at once after a rest: a tenth of a second's.
+pub const QUESTION_BURST: u32 = 2_000;
+
 /// TCP connections of one container. A resolver library opens one per truncated answer; further ones are closed at
 /// once.
 pub const TCP_CONNECTIONS_PER_CONTAINER: usize = 32;
@@ -27,6 +40,10 @@ pub const FORWARD_DEADLINE: Duration = Duration::from_millis(1_800);
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub forwards_per_container: usize,
+    pub sure_forwards_per_container: usize,
+    pub forwards_per_node: usize,
+    pub questions_per_second: u32,
+    pub question_burst: u32,
     pub tcp_connections_per_container: usize,
     pub tcp_idle: Duration,
     pub hedge: Duration,
@@ -37,6 +54,10 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self {
             forwards_per_container: FORWARDS_PER_CONTAINER,
+            sure_forwards_per_container: SURE_FORWARDS_PER_CONTAINER,
+            forwards_per_node: FORWARDS_PER_NODE,
+            questions_per_second: QUESTIONS_PER_SECOND,
+            question_burst: QUESTION_BURST,
             tcp_connections_per_container: TCP_CONNECTIONS_PER_CONTAINER,
             tcp_idle: TCP_IDLE,
             hedge: HEDGE,

@@ -15,45 +15,56 @@ use hickory_proto::op::ResponseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use crate::counters::{Counting, count};
-use crate::message::{Question, Rejected, Transport};
-use crate::resolver::{Resolution, resolve};
+use crate::decide::{Decision, decide};
+use crate::forward;
+use crate::message::{MAX_QUESTION, Question, Transport};
+use crate::pace::Pace;
+use crate::places::{Place, Places};
+use crate::resolver::Answer;
 use crate::server::Shared;
 use crate::turns::Turns;
 use crate::view::View;
-use crate::{forward, message};
-
-/// A question is a header, one name of at most 255 bytes and perhaps an OPT record with a few options.
-const MAX_UDP_QUESTION: usize = message::MAX_UDP_ANSWER as usize;
 
 /// How long a loop rests after its socket failed (out of descriptors or buffers): such errors repeat at once, and a
 /// busy loop would make the shortage worse.
 const AFTER_SOCKET_ERROR: Duration = Duration::from_millis(50);
+
+/// Questions a loop answers before others of the runtime have their turn: some 0.3 ms. The runtime would let a loop go
+/// on for several times that, and look for other containers' questions only after 61 such turns.
+const QUESTIONS_PER_TURN: u32 = 32;
 
 pub(crate) struct Container {
     id: String,
     view: Arc<ArcSwap<View>>,
     shared: Arc<Shared>,
     turns: Turns,
-    forwards: Arc<Semaphore>,
+    pace: Pace,
+    forwards: Places,
     connections: Arc<Semaphore>,
 }
 
 /// What is to be done with a message.
 enum Step {
     Send(Vec<u8>),
-    Forward(Question, OwnedSemaphorePermit),
+    Forward(Question, Place),
     Nothing,
 }
 
 impl Container {
     pub(crate) fn new(id: String, view: Arc<ArcSwap<View>>, shared: Arc<Shared>) -> Self {
-        let forwards = Arc::new(Semaphore::new(shared.config.forwards_per_container));
-        let connections = Arc::new(Semaphore::new(shared.config.tcp_connections_per_container));
-        Self { id, view, shared, turns: Turns::default(), forwards, connections }
+        let config = &shared.config;
+        let forwards = Places::new(
+            config.forwards_per_container,
+            config.sure_forwards_per_container,
+            shared.places.clone(),
+        );
+        let pace = Pace::new(config.questions_per_second, config.question_burst);
+        let connections = Arc::new(Semaphore::new(config.tcp_connections_per_container));
+        Self { id, view, turns: Turns::default(), pace, forwards, connections, shared }
     }
 
     /// Runs until it is dropped; its forwarded questions and connections end with it.
@@ -64,7 +75,8 @@ impl Container {
 
     async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>) {
         let mut forwards = JoinSet::new();
-        let mut buffer = vec![0; MAX_UDP_QUESTION];
+        let mut buffer = vec![0; MAX_QUESTION];
+        let mut turn = 0;
         loop {
             let (len, from) = tokio::select! {
                 received = socket.recv_from(&mut buffer) => match received {
@@ -76,20 +88,21 @@ impl Container {
             match self.step(&buffer[..len], Transport::Udp) {
                 Step::Send(reply) => self.send(&socket, &reply, from).await,
                 Step::Forward(question, place) => {
-                    let (this, socket, bytes) =
-                        (Arc::clone(&self), Arc::clone(&socket), buffer[..len].to_vec());
+                    let (this, socket) = (Arc::clone(&self), Arc::clone(&socket));
                     forwards.spawn(async move {
-                        let reply = this.forward(&bytes, &question, place).await;
+                        let reply = this.forward(&question, place).await;
                         this.send(&socket, &reply, from).await;
                     });
                 }
                 Step::Nothing => {}
             }
+            self.take_turns(&mut turn).await;
         }
     }
 
     async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
         let mut connections = JoinSet::new();
+        let mut turn = 0;
         loop {
             let stream = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -104,6 +117,7 @@ impl Container {
                 }
                 Err(_) => count(&self.counting().too_many_connections),
             }
+            self.take_turns(&mut turn).await;
         }
     }
 
@@ -111,65 +125,66 @@ impl Container {
     /// closed like one that sends none.
     async fn serve_stream(self: Arc<Self>, mut stream: TcpStream, _place: OwnedSemaphorePermit) {
         let idle = self.shared.config.tcp_idle;
-        while let Ok(Ok(bytes)) = timeout(idle, read_message(&mut stream)).await {
+        let mut turn = 0;
+        loop {
+            let bytes = match timeout(idle, read_message(&mut stream)).await {
+                Ok(Ok(Some(bytes))) => bytes,
+                Ok(Ok(None)) => return count(&self.counting().oversized),
+                Ok(Err(_)) => return,
+                Err(_) => return count(&self.counting().idle_connections),
+            };
             let reply = match self.step(&bytes, Transport::Tcp) {
                 Step::Send(reply) => reply,
-                Step::Forward(question, place) => self.forward(&bytes, &question, place).await,
+                Step::Forward(question, place) => self.forward(&question, place).await,
                 Step::Nothing => return,
             };
             if !matches!(timeout(idle, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
                 return count(&self.counting().unsendable);
             }
+            self.take_turns(&mut turn).await;
         }
     }
 
     fn step(&self, bytes: &[u8], transport: Transport) -> Step {
-        let question = match Question::parse(bytes, transport) {
-            Ok(question) => question,
-            Err(Rejected::Reply(reply)) => {
-                count(&self.counting().rejected);
-                return Step::Send(reply);
-            }
-            Err(Rejected::Drop) => {
-                count(&self.counting().not_a_question);
-                return Step::Nothing;
-            }
-        };
         let (records, view) = (self.shared.records.load(), self.view.load());
-        match resolve(&question.query, &records, &view, self.turns.next(&question.query)) {
-            Resolution::Answer(answers) => {
-                count(&self.counting().answered);
-                Step::Send(question.reply(ResponseCode::NoError, answers))
+        match decide(bytes, transport, &records, &view, |query| self.turns.next(query)) {
+            Decision::Reply(reply, outcome) => {
+                self.counting().count_outcome(outcome);
+                Step::Send(reply)
             }
-            Resolution::Forward if view.upstreams.is_empty() => {
-                count(&self.counting().no_upstreams);
-                Step::Send(question.reply(ResponseCode::ServFail, Vec::new()))
+            Decision::Forward(question) => self.admit(question),
+            Decision::Drop => {
+                count(&self.counting().not_a_question);
+                Step::Nothing
             }
-            Resolution::Forward => self.admit(question),
         }
     }
 
     fn admit(&self, question: Question) -> Step {
-        match Arc::clone(&self.forwards).try_acquire_owned() {
-            Ok(place) => Step::Forward(question, place),
-            Err(_) => {
-                count(&self.counting().too_many_forwards);
-                self.shared.busy_log.warn(&self.id, self.shared.config.forwards_per_container);
-                Step::Send(question.reply(ResponseCode::Refused, Vec::new()))
-            }
+        if let Some(place) = self.forwards.take() {
+            return Step::Forward(question, place);
         }
+        count(&self.counting().too_many_forwards);
+        self.shared.busy_log.say(|| {
+            let limit = self.shared.config.forwards_per_container;
+            tracing::warn!(
+                container = %self.id,
+                "more questions wait for the host's resolvers than may ({limit} of a container): refusing further ones"
+            );
+        });
+        Step::Send(question.reply(ResponseCode::Refused, Answer::default()))
     }
 
-    async fn forward(&self, bytes: &[u8], question: &Question, _place: OwnedSemaphorePermit) -> Vec<u8> {
+    async fn forward(&self, question: &Question, _place: Place) -> Vec<u8> {
         let view = self.view.load_full();
-        match forward::forward(bytes, question, &view.upstreams, &self.shared.config).await {
+        match forward::forward(question, &view.upstreams, &self.shared).await {
             Some(reply) => {
                 count(&self.counting().forwarded);
                 reply
             }
             None => {
                 count(&self.counting().upstreams_failed);
-                question.reply(ResponseCode::ServFail, Vec::new())
+                question.reply(ResponseCode::ServFail, Answer::default())
             }
         }
     }
@@ -181,8 +196,22 @@ impl Container {
         }
     }
 
+    /// After each question: lets others have the thread, and waits where the container asks faster than it may.
+    async fn take_turns(&self, turn: &mut u32) {
+        if let Some(wait) = self.pace.take(self.shared.start.elapsed()) {
+            count(&self.counting().throttled);
+            return sleep(wait).await;
+        }
+        *turn = (*turn + 1) % QUESTIONS_PER_TURN;
+        if *turn == 0 {
+            yield_now().await;
+        }
+    }
+
     async fn rest(&self, transport: &str, error: io::Error) {
-        tracing::warn!(container = %self.id, transport, %error, "the container's DNS socket fails: trying again");
+        self.shared.socket_log.say(|| {
+            tracing::warn!(container = %self.id, transport, %error, "a container's DNS socket fails: trying again");
+        });
         sleep(AFTER_SOCKET_ERROR).await;
     }
 
@@ -191,12 +220,15 @@ impl Container {
     }
 }
 
-/// A message over TCP comes with its length in two bytes before it (RFC 1035 §4.2.2).
-async fn read_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let len = stream.read_u16().await?;
-    let mut bytes = vec![0; usize::from(len)];
+/// A message over TCP comes with its length in two bytes before it (RFC 1035 §4.2.2). None: longer than a question.
+async fn read_message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+    let len = usize::from(stream.read_u16().await?);
+    if len > MAX_QUESTION {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; len];
     stream.read_exact(&mut bytes).await?;
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 async fn write_message(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {

@@ -4,18 +4,25 @@
 //! immutable set of [`records`] and the container's [`View`]; what no network of the container knows goes to the
 //! host's resolvers. This crate knows nothing of namespaces: the caller binds the sockets inside and hands them over.
 //!
-//! [`resolver`] decides and does no I/O. [`Server`] owns the sockets; which container asks is known by the socket the
+//! [`decide`](decide::decide) says what to do with a message and does no I/O. [`Server`] owns the sockets; which container asks is known by the socket the
 //! question came in on, so no question can reach another container's networks.
 
 pub mod config;
 mod container;
 mod counters;
+pub mod decide;
 mod forward;
+mod health;
+mod log;
 pub mod message;
+mod pace;
+mod places;
 pub mod records;
 pub mod resolver;
+mod reverse;
 mod server;
 mod turns;
+mod upstream;
 mod view;
 
 pub use config::ServerConfig;

@@ -1,15 +1,26 @@
 //! Bytes of a DNS message to a question, an answer to bytes. Garbage gets an error reply or nothing, never a panic.
 
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, Record};
+use hickory_proto::rr::{DNSClass, RecordType};
 
-/// The largest answer sent over UDP, whatever the asker's EDNS buffer takes. Loopback would carry more; beyond this
+use crate::resolver::Answer;
+
+/// The largest answer sent over UDP, whatever the asker's EDNS buffer takes. The 1,232 bytes others stop at keep an
+/// answer from being fragmented on its way; this one crosses a loopback of 64 KiB and reaches nobody else. Beyond it
 /// TCP is the better way.
 pub const MAX_UDP_ANSWER: u16 = 4_096;
+/// The largest answer an upstream is asked to send over UDP: one that no path of the internet's fragments, because of
+/// fragments only the first carries what tells a forgery (DNS flag day 2020, RFC 9715).
+pub const MAX_UPSTREAM_ANSWER: u16 = 1_232;
 /// What an asker without EDNS takes over UDP (RFC 1035 §4.2.1).
 pub const PLAIN_UDP_ANSWER: u16 = 512;
+/// The longest message taken for a question: a header, one name of at most 255 bytes and an OPT record, whose options
+/// are a few dozen bytes and padding.
+pub const MAX_QUESTION: usize = 4_096;
 /// A message's header (RFC 1035 §4.1.1).
 pub const HEADER_LEN: usize = 12;
+/// What may follow a question: OPT, and a signature.
+const MAX_ADDITIONALS: u16 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -21,8 +32,9 @@ pub enum Transport {
 #[derive(Clone, Debug)]
 pub struct Question {
     pub query: Query,
+    pub transport: Transport,
     metadata: Metadata,
-    edns: bool,
+    edns: Option<Edns>,
     /// The largest answer the asker takes, in bytes.
     pub room: u16,
 }
@@ -31,71 +43,107 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejected {
     /// Send these bytes: a header that says why.
-    Reply(Vec<u8>),
+    Reply(Vec<u8>, Unfit),
     /// Say nothing.
     Drop,
+}
+
+/// Why a message isn't a question this server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// FORMERR: not one question, or not to be read.
+    Malformed,
+    /// NOTIMP: another operation, like an update.
+    Operation,
+    /// BADVERS: an EDNS version nobody has defined (RFC 6891 §6.1.3).
+    EdnsVersion,
+    /// REFUSED: CHAOS and the rest ask about the server itself (version.bind); that is nobody's business here.
+    Class,
+    /// REFUSED: a whole zone, which is more than one container may see (RFC 5936 §5).
+    Transfer,
 }
 
 impl Question {
     pub fn parse(bytes: &[u8], transport: Transport) -> Result<Self, Rejected> {
         // Bit 0x80 of byte 2 is QR: set in answers.
-        if bytes.len() < HEADER_LEN || bytes[2] & 0x80 != 0 {
-            return Err(Rejected::Drop);
+        let header = bytes.first_chunk::<HEADER_LEN>().filter(|header| header[2] & 0x80 == 0);
+        let Some(header) = header else { return Err(Rejected::Drop) };
+        let malformed = Err(reject_unread(header, ResponseCode::FormErr, Unfit::Malformed));
+        if OpCode::from_u8(header[2] >> 3 & 0x0f) != OpCode::Query {
+            return Err(reject_unread(header, ResponseCode::NotImp, Unfit::Operation));
         }
-        let id = u16::from_be_bytes([bytes[0], bytes[1]]);
-        let message = Message::from_vec(bytes)
-            .map_err(|_| reject(id, OpCode::Query, ResponseCode::FormErr, None, false))?;
-        let edns = message.edns.is_some();
-        let op_code = message.metadata.op_code;
-        let refuse = |code| Err(reject(id, op_code, code, message.queries.first(), edns));
-        if op_code != OpCode::Query {
-            return refuse(ResponseCode::NotImp);
+        // Looked at before anything is decoded: what a question can't have (RFC 9619 §4) isn't worth the time.
+        let [questions, answers, authorities, additionals] =
+            [4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]));
+        let is_question = questions == 1 && answers == 0 && authorities == 0;
+        if !is_question || additionals > MAX_ADDITIONALS || bytes.len() > MAX_QUESTION {
+            return malformed;
         }
-        let [query] = message.queries.as_slice() else { return refuse(ResponseCode::FormErr) };
-        if message.version() > 0 {
-            return refuse(ResponseCode::BADVERS);
-        }
-        // CHAOS and the rest ask about the server itself (version.bind); that is nobody's business here.
-        if !matches!(query.query_class, DNSClass::IN | DNSClass::ANY) {
-            return refuse(ResponseCode::Refused);
-        }
+        let Ok(message) = Message::from_vec(bytes) else { return malformed };
+        let [query] = message.queries.as_slice() else { return malformed };
         let room = match transport {
             Transport::Udp => message.max_payload().min(MAX_UDP_ANSWER),
             Transport::Tcp => u16::MAX,
         };
-        Ok(Self { query: query.clone(), metadata: message.metadata, edns, room })
+        let version = message.version();
+        let question =
+            Self { query: query.clone(), transport, metadata: message.metadata, edns: message.edns, room };
+        let refuse = |code, why| Err(Rejected::Reply(question.reply(code, Answer::default()), why));
+        if version > 0 {
+            return refuse(ResponseCode::BADVERS, Unfit::EdnsVersion);
+        }
+        if !matches!(question.query.query_class, DNSClass::IN | DNSClass::ANY) {
+            return refuse(ResponseCode::Refused, Unfit::Class);
+        }
+        if matches!(question.query.query_type, RecordType::AXFR | RecordType::IXFR) {
+            return refuse(ResponseCode::Refused, Unfit::Transfer);
+        }
+        Ok(question)
     }
 
     pub fn id(&self) -> u16 {
         self.metadata.id
     }
 
-    /// The reply with these records, in this order. What doesn't fit is left out from the end and the reply marked
-    /// truncated: a client that never asks again over TCP (musl before 1.2.4) still has the first ones.
-    pub fn reply(&self, code: ResponseCode, answers: Vec<Record>) -> Vec<u8> {
+    /// The question as an upstream is asked: built anew, so that nothing else a container sends reaches the host's
+    /// resolvers. Types and EDNS options this crate has never heard of pass.
+    pub fn for_upstream(&self, id: u16) -> Vec<u8> {
+        let mut message = Message::new(id, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = self.metadata.recursion_desired;
+        message.metadata.authentic_data = self.metadata.authentic_data;
+        message.metadata.checking_disabled = self.metadata.checking_disabled;
+        message.add_query(self.query.clone());
+        if let Some(mut edns) = self.edns.clone() {
+            edns.set_max_payload(edns.max_payload().min(MAX_UPSTREAM_ANSWER));
+            message.set_edns(edns);
+        }
+        encode(&message)
+    }
+
+    /// The reply with these records, in this order. What doesn't fit is left out from the end: additional records
+    /// silently, answers with the reply marked truncated (RFC 2181 §9). A client that never asks again over TCP (musl
+    /// before 1.2.4) still has the first ones.
+    pub fn reply(&self, code: ResponseCode, answer: Answer) -> Vec<u8> {
         let mut message = self.empty_reply(code);
-        message.answers = answers;
+        message.answers = answer.answers;
+        message.additionals = answer.additionals;
         let bytes = encode(&message);
         if bytes.len() <= usize::from(self.room) {
             return bytes;
         }
-        message.metadata.truncation = true;
-        let all = std::mem::take(&mut message.answers);
-        let mut encode_first = |count: usize| {
-            message.answers = all[..count].to_vec();
-            encode(&message)
-        };
-        // How many fit is searched, not computed: not every record's name is compressed alike.
-        let (mut fitting, mut excessive) = (0, all.len());
-        while excessive - fitting > 1 {
-            let tried = usize::midpoint(fitting, excessive);
-            if encode_first(tried).len() <= usize::from(self.room) {
-                fitting = tried;
-            } else {
-                excessive = tried;
-            }
+        let additionals = std::mem::take(&mut message.additionals);
+        if encode(&message).len() <= usize::from(self.room) {
+            return self.longest(additionals.len(), |count| {
+                message.additionals = additionals[..count].to_vec();
+                encode(&message)
+            });
         }
-        encode_first(fitting)
+        message.metadata.truncation = true;
+        let answers = std::mem::take(&mut message.answers);
+        self.longest(answers.len(), |count| {
+            message.answers = answers[..count].to_vec();
+            encode(&message)
+        })
     }
 
     /// The reply that says: too large for this transport, ask over TCP.
@@ -105,34 +153,44 @@ impl Question {
         encode(&message)
     }
 
+    /// `encoded(n)` for the largest n below `excessive` that there is room for. Searched, not computed: not every
+    /// record's name is compressed alike.
+    fn longest(&self, excessive: usize, mut encoded: impl FnMut(usize) -> Vec<u8>) -> Vec<u8> {
+        let (mut fitting, mut excessive) = (0, excessive);
+        while excessive - fitting > 1 {
+            let tried = usize::midpoint(fitting, excessive);
+            if encoded(tried).len() <= usize::from(self.room) {
+                fitting = tried;
+            } else {
+                excessive = tried;
+            }
+        }
+        encoded(fitting)
+    }
+
     fn empty_reply(&self, code: ResponseCode) -> Message {
         let mut message = Message::response(self.metadata.id, OpCode::Query);
         message.metadata = Metadata::response_from_request(&self.metadata);
         message.metadata.recursion_available = true;
         message.metadata.response_code = code;
         message.add_query(self.query.clone());
-        if self.edns {
-            message.set_edns(our_edns());
+        // Who asks with OPT is answered with OPT, and nobody else (RFC 6891 §6.1.1).
+        if self.edns.is_some() {
+            let mut edns = Edns::new();
+            edns.set_max_payload(MAX_UDP_ANSWER);
+            message.set_edns(edns);
         }
         message
     }
 }
 
-fn reject(id: u16, op_code: OpCode, code: ResponseCode, query: Option<&Query>, edns: bool) -> Rejected {
-    let mut message = Message::new(id, MessageType::Response, op_code);
-    message.metadata.recursion_available = true;
-    message.metadata.response_code = code;
-    message.queries.extend(query.cloned());
-    if edns {
-        message.set_edns(our_edns());
-    }
-    Rejected::Reply(encode(&message))
-}
-
-fn our_edns() -> Edns {
-    let mut edns = Edns::new();
-    edns.set_max_payload(MAX_UDP_ANSWER);
-    edns
+/// A header alone, for a message of which no more was read: its id, operation and RD bit come back.
+fn reject_unread(header: &[u8; HEADER_LEN], code: ResponseCode, why: Unfit) -> Rejected {
+    let mut reply = [0; HEADER_LEN];
+    reply[..2].copy_from_slice(&header[..2]);
+    reply[2] = 0x80 | header[2] & 0x79;
+    reply[3] = 0x80 | code.low();
+    Rejected::Reply(reply.to_vec(), why)
 }
 
 /// A message that can't be encoded (nothing this crate builds; the question came from a decoder) becomes a bare

@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use hickory_proto::op::Query;
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, PTR, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use ipnet::IpNet;
 
-use crate::records::{Addresses, Records, Zone};
+use crate::records::{Instance, Records, Zone};
+use crate::reverse::{self, Reverse};
 use crate::view::View;
 
 /// How long an answer may be kept, in seconds. A task's address may be gone a second later and asking again costs
@@ -15,12 +15,20 @@ use crate::view::View;
 /// (Swarm says 600, which is how clients keep talking to tasks that are gone.)
 pub const ANSWER_TTL_SECS: u32 = 1;
 
+/// No task of a service is preferred. RFC 2782's choice among weights of 0 is always the first; equal weights above 0
+/// share evenly.
+const SRV_PRIORITY: u16 = 0;
+const SRV_WEIGHT: u16 = 1;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// NOERROR with these records. None: the name is known, but has nothing of the type asked for. Such a question
     /// is never forwarded: a private name's AAAA is no outsider's business, and a slow or wildcarding upstream would
-    /// delay or falsify it.
-    Answer(Vec<Record>),
+    /// delay or falsify it. No SOA comes with it, so that nobody keeps it (RFC 2308 §5): the next task may change it.
+    Answer(Answer),
+    /// NXDOMAIN: the name of an address that is the networks' own and that nobody has. Asking outside would tell
+    /// which private addresses are in use, and get no answer.
+    NoSuchName,
     /// No zone of the view knows the name: the upstreams decide.
     ///
     /// Single-label names too, as Swarm does: hosts have resolvers that know such names (dnsmasq, a router, search
@@ -30,22 +38,45 @@ pub enum Resolution {
     Forward,
 }
 
-/// `turn` selects which of several addresses comes first: consecutive turns go round.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub answers: Vec<Record>,
+    /// What the asker will want to know next: left out where it doesn't fit.
+    pub additionals: Vec<Record>,
+}
+
+/// What a name is in a zone.
+enum Known<'a> {
+    Addresses(&'a [Ipv4Addr]),
+    Service(&'a [Instance], &'a Zone),
+}
+
+/// `turn` selects which of several records comes first: consecutive turns go round.
 pub fn resolve(query: &Query, records: &Records, view: &View, turn: u32) -> Resolution {
     let zones = || view.zones.iter().filter_map(|id| records.zones.get(id));
-    if let Some(name) = reverse_lookup(query.name(), zones()) {
-        return Resolution::Answer(match query.query_type() {
-            RecordType::PTR | RecordType::ANY => vec![record(query, RData::PTR(PTR(name)))],
-            _ => Vec::new(),
-        });
-    }
-    let Some(addresses) = lookup(&key(query.name()), zones()) else { return Resolution::Forward };
-    Resolution::Answer(match query.query_type() {
-        RecordType::A | RecordType::ANY => {
-            in_turn(addresses, turn).map(|ip| record(query, RData::A(A(ip)))).collect()
+    match reverse::look_up(query.name(), zones()) {
+        Some(Reverse::Named(name)) => {
+            return Resolution::Answer(only(match query.query_type() {
+                RecordType::PTR | RecordType::ANY => vec![record(query, RData::PTR(PTR(name)))],
+                _ => Vec::new(),
+            }));
         }
-        _ => Vec::new(),
-    })
+        Some(Reverse::Range) => return Resolution::Answer(Answer::default()),
+        Some(Reverse::Nameless) => return Resolution::NoSuchName,
+        None => {}
+    }
+    // ANY gets what there is, one set of records (RFC 8482 §4.1).
+    match (lookup(&key(query.name()), zones()), query.query_type()) {
+        (None, _) => Resolution::Forward,
+        (Some(Known::Addresses(addresses)), RecordType::A | RecordType::ANY) => {
+            let answers = in_turn(addresses, turn).map(|ip| record(query, RData::A(A(*ip))));
+            Resolution::Answer(only(answers.collect()))
+        }
+        (Some(Known::Service(instances, zone)), RecordType::SRV | RecordType::ANY) => {
+            Resolution::Answer(service(query, instances, zone, turn))
+        }
+        (Some(_), _) => Resolution::Answer(Answer::default()),
+    }
 }
 
 /// The form the records' keys have: lower case, no trailing dot. A label with a dot or a non-ASCII byte in it comes
@@ -60,12 +91,17 @@ pub fn key(name: &Name) -> String {
 }
 
 /// Plain names of every zone come before `<name>.<network>` of any, in the zones' order.
-fn lookup<'a>(key: &str, zones: impl Iterator<Item = &'a Zone> + Clone) -> Option<&'a Addresses> {
-    let mut plain = zones.clone().filter_map(|zone| zone.names.get(key));
+fn lookup<'a>(key: &str, zones: impl Iterator<Item = &'a Zone> + Clone) -> Option<Known<'a>> {
+    let mut plain = zones.clone().filter_map(|zone| known(zone, key));
     plain.next().or_else(|| {
-        let mut qualified = zones.filter_map(|zone| zone.names.get(strip_network(key, &zone.name)?));
+        let mut qualified = zones.filter_map(|zone| known(zone, strip_network(key, &zone.name)?));
         qualified.next()
     })
+}
+
+fn known<'a>(zone: &'a Zone, key: &str) -> Option<Known<'a>> {
+    let addresses = zone.names.get(key).map(|addresses| Known::Addresses(addresses));
+    addresses.or_else(|| zone.services.get(key).map(|instances| Known::Service(instances, zone)))
 }
 
 /// `web` of `web.backend` in network `backend`.
@@ -76,21 +112,26 @@ fn strip_network<'k>(key: &'k str, network: &str) -> Option<&'k str> {
     same.then_some(name)
 }
 
-/// The name behind a `4.3.2.1.in-addr.arpa.` that a zone knows, as `<name>.<network>.`.
-fn reverse_lookup<'a>(asked: &Name, mut zones: impl Iterator<Item = &'a Zone>) -> Option<Name> {
-    let Ok(IpNet::V4(net)) = asked.parse_arpa_name() else { return None };
-    if net.prefix_len() != 32 {
-        return None;
+/// Where a service's tasks answer, and at which addresses these are (RFC 2782's additional data).
+fn service(query: &Query, instances: &[Instance], zone: &Zone, turn: u32) -> Answer {
+    let mut answer = Answer::default();
+    for instance in in_turn(instances, turn) {
+        let Ok(target) = Name::from_ascii(format!("{}.{}.", instance.name, zone.name)) else { continue };
+        let address = RData::A(A(instance.addr));
+        answer.additionals.push(Record::from_rdata(target.clone(), ANSWER_TTL_SECS, address));
+        let at = SRV::new(SRV_PRIORITY, SRV_WEIGHT, instance.port, target);
+        answer.answers.push(record(query, RData::SRV(at)));
     }
-    zones.find_map(|zone| {
-        let name = zone.reverse.get(&net.addr())?;
-        Name::from_ascii(format!("{name}.{}.", zone.name)).ok()
-    })
+    answer
 }
 
-fn in_turn(addresses: &Addresses, turn: u32) -> impl Iterator<Item = Ipv4Addr> {
-    let first = (turn as usize).checked_rem(addresses.len()).unwrap_or(0);
-    addresses[first..].iter().chain(&addresses[..first]).copied()
+fn in_turn<T>(all: &[T], turn: u32) -> impl Iterator<Item = &T> {
+    let first = (turn as usize).checked_rem(all.len()).unwrap_or(0);
+    all[first..].iter().chain(&all[..first])
+}
+
+fn only(answers: Vec<Record>) -> Answer {
+    Answer { answers, additionals: Vec::new() }
 }
 
 /// The owner is the name as it was asked: clients that mix the case of their questions check for it.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
@@ -13,6 +13,9 @@ use tokio::task::AbortHandle;
 use crate::config::ServerConfig;
 use crate::container::Container;
 use crate::counters::{Counters, Counting};
+use crate::health::Health;
+use crate::log::Rarely;
+use crate::places::NodePlaces;
 use crate::records::Records;
 use crate::view::View;
 
@@ -37,7 +40,12 @@ pub(crate) struct Shared {
     pub(crate) config: ServerConfig,
     pub(crate) records: ArcSwap<Records>,
     pub(crate) counting: Counting,
-    pub(crate) busy_log: BusyLog,
+    pub(crate) health: Health,
+    pub(crate) places: NodePlaces,
+    /// What pace is counted from.
+    pub(crate) start: Instant,
+    pub(crate) busy_log: Rarely,
+    pub(crate) socket_log: Rarely,
 }
 
 struct Attached {
@@ -59,10 +67,14 @@ impl Server {
     /// Outside a tokio runtime.
     pub fn new(config: ServerConfig) -> Self {
         let shared = Shared {
+            places: NodePlaces::new(config.forwards_per_node),
             config,
             records: ArcSwap::default(),
             counting: Counting::default(),
-            busy_log: BusyLog::default(),
+            health: Health::default(),
+            start: Instant::now(),
+            busy_log: Rarely::default(),
+            socket_log: Rarely::default(),
         };
         Self { shared: Arc::new(shared), attached: Arc::default(), runtime: Handle::current() }
     }
@@ -115,27 +127,5 @@ impl Server {
     /// The map is whole after every statement that changes it, so a panic elsewhere can't have left it half changed.
     fn attached(&self) -> MutexGuard<'_, HashMap<String, Attached>> {
         self.attached.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Says that containers ask too much, without letting them fill the log.
-#[derive(Default)]
-pub(crate) struct BusyLog {
-    last: Mutex<Option<Instant>>,
-}
-
-const BUSY_LOG_EVERY: Duration = Duration::from_secs(10);
-
-impl BusyLog {
-    pub(crate) fn warn(&self, container: &str, limit: usize) {
-        let now = Instant::now();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_none_or(|last| now.duration_since(last) >= BUSY_LOG_EVERY) {
-            *last = Some(now);
-            tracing::warn!(
-                container,
-                "more than {limit} questions wait for the host's resolvers: refusing further ones"
-            );
-        }
     }
 }

@@ -27,7 +27,7 @@ impl Default for Turns {
 
 impl Turns {
     pub(crate) fn next(&self, query: &Query) -> u32 {
-        if query.query_type() != RecordType::A {
+        if !matches!(query.query_type(), RecordType::A | RecordType::SRV) {
             return 0;
         }
         let slot = self.hasher.hash_one(key(query.name())) as usize % SLOTS;

@@ -11,8 +11,10 @@ use hickory_proto::rr::{RData, Record, RecordType};
 use proptest::prelude::*;
 use skep_dns::message::{Question, Rejected, Transport};
 use skep_dns::records::{Records, Zone};
-use skep_dns::resolver::{ANSWER_TTL_SECS, Resolution, key, resolve};
+use skep_dns::resolver::{ANSWER_TTL_SECS, Answer, Resolution, key, resolve};
 use support::{VIP, addresses, ip, message, query, records, view};
+
+const EMPTY: Resolution = Resolution::Answer(Answer { answers: vec![], additionals: vec![] });
 
 fn ask(name: &str, record_type: RecordType, zones: &[&str], turn: u32) -> Resolution {
     resolve(&query(name, record_type), &records(), &view(zones, &[]), turn)
@@ -20,7 +22,7 @@ fn ask(name: &str, record_type: RecordType, zones: &[&str], turn: u32) -> Resolu
 
 /// The A records' addresses; None where the question is forwarded.
 fn ips(name: &str, zones: &[&str]) -> Option<Vec<Ipv4Addr>> {
-    let Resolution::Answer(answers) = ask(name, RecordType::A, zones, 0) else { return None };
+    let Resolution::Answer(Answer { answers, .. }) = ask(name, RecordType::A, zones, 0) else { return None };
     let a = |record: &Record| if let RData::A(a) = record.data { Some(a.0) } else { None };
     Some(answers.iter().map(|record| a(record).expect("an A record")).collect())
 }
@@ -66,7 +68,7 @@ fn a_known_name_is_never_forwarded_whatever_the_type() {
         RecordType::SRV,
         RecordType::PTR,
     ] {
-        assert_eq!(ask("web", record_type, &["b"], 0), Resolution::Answer(vec![]), "{record_type}");
+        assert_eq!(ask("web", record_type, &["b"], 0), EMPTY, "{record_type}");
         assert_eq!(ask("nowhere", record_type, &["b"], 0), Resolution::Forward, "{record_type}");
     }
 }
@@ -74,23 +76,78 @@ fn a_known_name_is_never_forwarded_whatever_the_type() {
 #[test]
 fn reverse_names_are_known_on_the_containers_networks_only() {
     let asked = "2.1.0.10.in-addr.arpa";
-    let Resolution::Answer(answers) = ask(asked, RecordType::PTR, &["b"], 0) else { panic!("forwarded") };
-    assert_eq!(answers[0].data.to_string(), "web.backend.");
-    assert_eq!(ask(asked, RecordType::A, &["b"], 0), Resolution::Answer(vec![]));
+    let Resolution::Answer(found) = ask(asked, RecordType::PTR, &["b"], 0) else { panic!("forwarded") };
+    assert_eq!(found.answers[0].data.to_string(), "web.backend.");
+    assert_eq!(ask("2.1.0.10.IN-ADDR.ARPA", RecordType::A, &["b"], 0), EMPTY);
     assert_eq!(ask(asked, RecordType::PTR, &["o"], 0), Resolution::Forward);
-    assert_eq!(ask("1.0.10.in-addr.arpa", RecordType::PTR, &["b"], 0), Resolution::Forward);
     assert_eq!(ask("8.8.8.8.in-addr.arpa", RecordType::PTR, &["b"], 0), Resolution::Forward);
+}
+
+#[test]
+fn which_addresses_a_network_uses_is_told_to_nobody_outside() {
+    for nobody in [
+        "77.1.0.10.in-addr.arpa",
+        "0.1.0.10.in-addr.arpa",
+        "x.2.1.0.10.in-addr.arpa",
+        "b._dns-sd._udp.0.1.0.10.in-addr.arpa",
+        "b._dns-sd._udp.1.0.10.in-addr.arpa",
+        "02.1.0.10.in-addr.arpa",
+        "256.1.0.10.in-addr.arpa",
+        "9.2.1.0.10.in-addr.arpa",
+    ] {
+        assert_eq!(ask(nobody, RecordType::PTR, &["b"], 0), Resolution::NoSuchName, "{nobody}");
+        assert_eq!(ask(nobody, RecordType::PTR, &["o"], 0), Resolution::Forward, "{nobody}");
+    }
+    assert_eq!(ask("1.0.10.in-addr.arpa", RecordType::SOA, &["b"], 0), EMPTY, "a range with names below");
+    for outside in
+        ["0.10.in-addr.arpa", "10.in-addr.arpa", "in-addr.arpa", "arpa", "2.1.0.10.in-addr.example"]
+    {
+        assert_eq!(ask(outside, RecordType::PTR, &["b"], 0), Resolution::Forward, "{outside}");
+    }
+}
+
+#[test]
+fn a_services_port_leads_to_its_tasks_and_their_addresses() {
+    for name in ["_8080._tcp.web", "_8080._TCP.Web.backend"] {
+        let Resolution::Answer(found) = ask(name, RecordType::SRV, &["b"], 1) else { panic!("{name}") };
+        let at: Vec<_> = found.answers.iter().map(|record| record.data.to_string()).collect();
+        let instances =
+            ["0 1 8080 web.2.abc.backend.", "0 1 8080 web.3.abc.backend.", "0 1 8080 web.1.abc.backend."];
+        assert_eq!(at, instances, "{name}");
+        let also: Vec<_> =
+            found.additionals.iter().map(|r| (r.name.to_ascii(), r.data.to_string())).collect();
+        assert_eq!(also[0], ("web.2.abc.backend.".to_owned(), "10.0.1.12".to_owned()));
+        assert!(found.answers.iter().chain(&found.additionals).all(|record| record.ttl == ANSWER_TTL_SECS));
+    }
+    assert_eq!(ips("web.1.abc.backend", &["b"]), Some(vec![ip(11)]), "what it leads to is a name");
+    assert_eq!(ask("_8080._tcp.web", RecordType::A, &["b"], 0), EMPTY);
+    assert_eq!(ask("_53._udp.idle", RecordType::SRV, &["b"], 0), EMPTY, "known, and nobody is there");
+    for other in ["_8080._udp.web", "_81._tcp.web", "_8080._tcp.secret"] {
+        assert_eq!(ask(other, RecordType::SRV, &["b"], 0), Resolution::Forward, "{other}");
+    }
+}
+
+#[test]
+fn any_gets_what_there_is() {
+    let any = |name| match ask(name, RecordType::ANY, &["b"], 0) {
+        Resolution::Answer(found) => found.answers.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        (any("tasks.web"), any("_8080._tcp.web"), any("2.1.0.10.in-addr.arpa"), any("idle")),
+        (3, 3, 1, 0)
+    );
 }
 
 #[test]
 fn consecutive_turns_begin_with_consecutive_addresses() {
     let first = |turn| match ask("rr", RecordType::A, &["b"], turn) {
-        Resolution::Answer(answers) => answers[0].data.to_string(),
-        Resolution::Forward => panic!("forwarded"),
+        Resolution::Answer(found) => found.answers[0].data.to_string(),
+        other => panic!("{other:?}"),
     };
     let firsts: Vec<_> = (0..4).map(first).collect();
     assert_eq!(firsts, ["10.0.1.11", "10.0.1.12", "10.0.1.13", "10.0.1.11"]);
-    assert_eq!(ask("idle", RecordType::A, &["b"], u32::MAX), Resolution::Answer(vec![]));
+    assert_eq!(ask("idle", RecordType::A, &["b"], u32::MAX), EMPTY);
 }
 
 #[test]
@@ -145,7 +202,7 @@ fn a_reply_is_cut_to_what_the_asker_takes() {
 #[test]
 fn what_is_not_a_question_is_told_why_or_dropped() {
     let code = |bytes: &[u8]| match Question::parse(bytes, Transport::Udp) {
-        Err(Rejected::Reply(reply)) => Message::from_vec(&reply).unwrap().metadata.response_code,
+        Err(Rejected::Reply(reply, _)) => Message::from_vec(&reply).unwrap().metadata.response_code,
         other => panic!("{other:?}"),
     };
     let asked = message("web", RecordType::A, None);
@@ -193,7 +250,7 @@ prop_compose! {
             0..5,
         ),
     ) -> Zone {
-        Zone { name: name.into(), names, reverse: HashMap::new() }
+        Zone { name: name.into(), names, ..Zone::default() }
     }
 }
 
@@ -215,8 +272,8 @@ proptest! {
         let got = resolve(&query(&name, RecordType::A), &records, &view(&ids, &[]), turn);
         match (expected, got) {
             (None, got) => prop_assert_eq!(got, Resolution::Forward),
-            (Some(mut expected), Resolution::Answer(answers)) => {
-                let mut got: Vec<_> = answers.iter().map(|record| record.data.to_string()).collect();
+            (Some(mut expected), Resolution::Answer(found)) => {
+                let mut got: Vec<_> = found.answers.iter().map(|record| record.data.to_string()).collect();
                 if !got.is_empty() {
                     prop_assert_eq!(&got[0], &expected[turn as usize % expected.len()].to_string());
                 }
@@ -224,7 +281,7 @@ proptest! {
                 expected.sort_by_key(Ipv4Addr::to_string);
                 prop_assert_eq!(got, expected.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>());
             }
-            (Some(_), Resolution::Forward) => prop_assert!(false, "a known name was forwarded"),
+            (Some(_), got) => prop_assert!(false, "a known name: {got:?}"),
         }
     }
 
@@ -233,9 +290,9 @@ proptest! {
         match Question::parse(&bytes, Transport::Udp) {
             Ok(question) => {
                 let _ = resolve(&question.query, &records(), &view(&["b", "o"], &[]), 0);
-                prop_assert!(question.reply(ResponseCode::ServFail, vec![]).len() <= 512);
+                prop_assert!(question.reply(ResponseCode::ServFail, Answer::default()).len() <= 512);
             }
-            Err(Rejected::Reply(reply)) => prop_assert_eq!(&reply[..2], &bytes[..2]),
+            Err(Rejected::Reply(reply, _)) => prop_assert_eq!(&reply[..2], &bytes[..2]),
             Err(Rejected::Drop) => prop_assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0),
         }
     }
@@ -259,7 +316,7 @@ proptest! {
         if let Ok(question) = Question::parse(&bytes, Transport::Udp) {
             let _ = key(question.query.name());
             let _ = resolve(&question.query, &records(), &view(&["b"], &[]), 0);
-            let reply = question.reply(ResponseCode::NoError, vec![]);
+            let reply = question.reply(ResponseCode::NoError, Answer::default());
             prop_assert!(Message::from_vec(&reply).is_ok());
         }
     }

@@ -314,7 +314,7 @@ async fn garbage_is_counted_and_the_next_question_answered() {
     socket.send_to(&[], at).await.unwrap();
     assert_eq!(addresses(&ask(at, "web").await), [VIP]);
     let counters = server.counters();
-    assert_eq!((counters.not_a_question, counters.rejected), (3, 1));
+    assert_eq!((counters.not_a_question, counters.malformed), (3, 1));
 }
 
 /// Records swap under load without a question lost or answered from neither set.

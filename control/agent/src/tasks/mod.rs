@@ -5,7 +5,7 @@ mod ended;
 mod spec;
 mod status;
 
-pub(crate) use spec::{hosts_file, image_refusal, resolv_conf, short_id};
+pub(crate) use spec::{container_id, hosts_file, image_refusal, resolv_conf, short_id};
 
 use crate::executor::ProcessExecutor;
 use crate::host::HostFacts;
