@@ -24,6 +24,8 @@ pub struct Stats {
     pub flows: usize,
     /// How many flows fit.
     pub flow_capacity: usize,
+    /// Flows that gave way to others before their time: most of them half open, and most of one client's.
+    pub flows_displaced: u64,
     /// The peers of the snapshot, by address.
     pub paths: Vec<PathStats>,
 }
@@ -74,6 +76,7 @@ impl Counters {
             ports: index.ports().iter().copied().zip(self.ports.iter().copied()).collect(),
             flows: 0,
             flow_capacity: 0,
+            flows_displaced: 0,
             paths: Vec::new(),
         }
     }

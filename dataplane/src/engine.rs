@@ -117,6 +117,7 @@ impl Engine {
         Stats {
             flows: self.nat.flow_count(),
             flow_capacity: self.nat.flow_capacity(),
+            flows_displaced: self.nat.flows_displaced(),
             paths: self.probes.stats(self.epoch),
             ..self.counters.stats(&self.index)
         }

@@ -137,6 +137,8 @@ drop_reasons! {
     NoFlow = "no_flow",
     /// Every flow slot is held by a live flow.
     FlowTableFull = "flow_table_full",
+    /// The client has as many live flows as it leaves slots for others.
+    FlowShare = "flow_share",
     /// No client port is left that keeps the reply distinguishable.
     ClientPortsExhausted = "client_ports_exhausted",
     /// An ICMP error about a packet of no known flow.

@@ -75,7 +75,7 @@ pub(crate) struct Flow {
 
 /// The backend answered.
 const REPLIED: u8 = 0x01;
-/// The client acknowledged the answer.
+/// The client went on after the answer.
 const ESTABLISHED: u8 = 0x02;
 const FIN_FORWARD: u8 = 0x04;
 const FIN_REVERSE: u8 = 0x08;
@@ -84,30 +84,54 @@ const RESET: u8 = 0x10;
 /// How far a flow is, and with that how long it may be silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// A SYN that nobody answered.
+    Opening,
+    /// A SYN that was answered, and not yet acknowledged.
     HalfOpen,
     Established,
     Finished,
     Reset,
     UdpAsked,
     UdpAnswered,
+    /// Asked again after an answer: the client is who it says it is.
+    UdpStream,
     Echo,
 }
 
 impl Phase {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Opening,
         Self::HalfOpen,
         Self::Established,
         Self::Finished,
         Self::Reset,
         Self::UdpAsked,
         Self::UdpAnswered,
+        Self::UdpStream,
         Self::Echo,
     ];
+
+    /// It took one packet of the client, which may be forged: it gives way when there is need.
+    pub(crate) fn is_tentative(self) -> bool {
+        match self {
+            Self::Opening | Self::HalfOpen | Self::UdpAsked | Self::UdpAnswered | Self::Echo => true,
+            Self::Established | Self::Finished | Self::Reset | Self::UdpStream => false,
+        }
+    }
+
+    /// Both sides are in it.
+    pub(crate) fn is_lasting(self) -> bool {
+        matches!(self, Self::Established | Self::UdpStream)
+    }
 
     /// How long a flow of this phase may be silent, in milliseconds.
     pub(crate) fn timeout(self) -> u64 {
         let seconds = match self {
-            Self::HalfOpen => 30,
+            // A client that nobody answers repeats its SYN after 1, 2, 4 and 8 s (RFC 6298): the last finds another
+            // backend.
+            Self::Opening => 5,
+            // The answer is repeated after 1, 2 and 4 s, and each time acknowledged by a client that is there.
+            Self::HalfOpen => 10,
             // RFC 5382 REQ-5 asks for at least 2 hours 4 minutes.
             Self::Established => 24 * 60 * 60,
             // The longer of two sides' TIME-WAIT on Linux.
@@ -115,7 +139,7 @@ impl Phase {
             Self::Reset => 10,
             Self::UdpAsked => 30,
             // RFC 4787 REQ-5 asks for at least 2 minutes.
-            Self::UdpAnswered => 180,
+            Self::UdpAnswered | Self::UdpStream => 180,
             Self::Echo => 30,
         };
         seconds * 1000
@@ -209,7 +233,9 @@ impl Flow {
                 Phase::Finished
             }
             ipv4::TCP if self.marks & ESTABLISHED != 0 => Phase::Established,
-            ipv4::TCP => Phase::HalfOpen,
+            ipv4::TCP if self.marks & REPLIED != 0 => Phase::HalfOpen,
+            ipv4::TCP => Phase::Opening,
+            ipv4::UDP if self.marks & ESTABLISHED != 0 => Phase::UdpStream,
             ipv4::UDP if self.marks & REPLIED != 0 => Phase::UdpAnswered,
             ipv4::UDP => Phase::UdpAsked,
             _ => Phase::Echo,
@@ -226,8 +252,12 @@ impl Flow {
         if direction == Direction::Reverse {
             self.marks |= REPLIED;
         }
-        if let Transport::Tcp(segment) = transport {
-            self.advance_tcp(direction, segment);
+        match transport {
+            Transport::Tcp(segment) => self.advance_tcp(direction, segment),
+            Transport::Udp { .. } if direction == Direction::Forward && self.marks & REPLIED != 0 => {
+                self.marks |= ESTABLISHED;
+            }
+            _ => {}
         }
     }
 
@@ -301,7 +331,7 @@ mod tests {
 
     #[test]
     fn stays_half_open_until_the_client_acknowledges_the_answer() {
-        assert_eq!(after(&[(Forward, tcp::SYN)]), Phase::HalfOpen);
+        assert_eq!(after(&[(Forward, tcp::SYN)]), Phase::Opening);
         assert_eq!(after(&[(Forward, tcp::SYN), (Reverse, tcp::SYN | tcp::ACK)]), Phase::HalfOpen);
         let open = [(Forward, tcp::SYN), (Reverse, tcp::SYN | tcp::ACK), (Forward, tcp::ACK)];
         assert_eq!(after(&open), Phase::Established);

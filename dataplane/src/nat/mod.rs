@@ -6,6 +6,8 @@ pub(crate) mod icmp_error;
 pub(crate) mod rewrite;
 
 mod balance;
+mod owners;
+mod queue;
 mod table;
 
 use crate::hash::scramble;
@@ -20,7 +22,7 @@ use fragments::Fragments;
 use icmp_error::Quoted;
 use std::net::Ipv4Addr;
 pub(crate) use table::CAPACITY as FLOW_CAPACITY;
-use table::{FlowId, FlowTable};
+use table::{FlowId, FlowTable, NoRoom};
 
 /// Ports tried for a client whose own would make the reply ambiguous. They are spread over 64,512, so
 /// that this many are all taken only where nearly every port is.
@@ -48,6 +50,10 @@ impl Nat {
 
     pub(crate) fn flow_count(&self) -> usize {
         self.flows.len()
+    }
+
+    pub(crate) fn flows_displaced(&self) -> u64 {
+        self.flows.displaced()
     }
 
     pub(crate) fn flow_capacity(&self) -> usize {
@@ -242,7 +248,10 @@ impl Nat {
             self.flows.remove(holder);
         }
         flow.source_port = self.free_port(&flow).ok_or(DropReason::ClientPortsExhausted)?;
-        self.flows.insert(flow, now).map_err(|_| DropReason::FlowTableFull)
+        self.flows.insert(flow, now).map_err(|reason| match reason {
+            NoRoom::Full => DropReason::FlowTableFull,
+            NoRoom::Share => DropReason::FlowShare,
+        })
     }
 
     /// The client's own port, or another one where the reply could not be told from another flow's.

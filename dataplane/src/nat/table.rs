@@ -1,41 +1,43 @@
 //! [`FlowTable`]: bounded, flat, found by both directions.
 //!
-//! Slots are chained by their numbers: per hash bucket once for each direction, and per [`Phase`] in
-//! the order they were last seen. All flows of a phase have the same timeout, so the head of each
-//! phase's queue is the next to expire.
+//! Slots are chained by their numbers: per hash bucket once for each direction, per [`Phase`] in the order they were
+//! last seen, and so per [owner](super::owners) those that may give way. All flows of a phase have the same timeout, so
+//! the head of each phase's queue is the next to expire. Whatever the table holds, finding a flow, making one and
+//! making room for one take a few steps.
 
 use super::flow::{Flow, Phase, Tuple};
+use super::owners::{OwnerId, Owners};
+use super::queue::{Links, NONE, Queue};
 use crate::hash::scramble;
 use std::net::Ipv4Addr;
 
-/// Flows at once. A slot and its share of the buckets take 88 bytes, so this is 5.5 MiB from the start;
+/// Flows at once. A slot and its share of the buckets take 104 bytes, so this is 6.5 MiB from the start;
 /// a node with 100 tasks has 650 flows for each.
 pub(crate) const CAPACITY: usize = 1 << 16;
 
 /// Direct flows are only tracked while this share of the table is left for those that need a slot.
 const LEFT_BY_DIRECT: usize = 2;
 
-/// How long a flow of a phase must have been silent to give way to a new one in a full table, in
-/// milliseconds: what is over at once, what can begin anew unharmed early, a connection late.
-const EVICTABLE_AFTER: [(Phase, u64); 4] = [
-    (Phase::Reset, 0),
-    (Phase::Finished, 0),
-    (Phase::UdpAnswered, 30 * 1000),
-    (Phase::Established, 15 * 60 * 1000),
-];
+/// How long a lasting flow must have been silent to give way to a new one in a full table that holds nothing
+/// less worth, in milliseconds: what can begin anew unharmed early, a connection late.
+const EVICTABLE_AFTER: [(Phase, u64); 2] =
+    [(Phase::UdpStream, 30 * 1000), (Phase::Established, 15 * 60 * 1000)];
 
 /// Last-seen times are only kept this exact, in milliseconds, so that most packets write no queue.
 const GRANULARITY: u64 = 1000;
-
-/// Ends a chain.
-const NONE: u32 = u32::MAX;
 
 /// A slot's number. Valid until the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FlowId(u32);
 
+/// Why there is no room for a flow.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct TableFull;
+pub(crate) enum NoRoom {
+    /// Every slot is held by a live flow.
+    Full,
+    /// Its owner has all it may have beside others.
+    Share,
+}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -45,17 +47,13 @@ struct Slot {
     last_seen: u64,
     next_forward: u32,
     next_reverse: u32,
-    /// Neighbours in the phase's queue; a free slot's `next` is the next free one.
-    previous: u32,
-    next: u32,
+    next_free: u32,
+    by_phase: Links,
+    /// Only of a tentative flow.
+    by_owner: Links,
+    owner: OwnerId,
     phase: Phase,
     used: bool,
-}
-
-#[derive(Clone, Copy)]
-struct Queue {
-    oldest: u32,
-    newest: u32,
 }
 
 pub(crate) struct FlowTable {
@@ -64,8 +62,10 @@ pub(crate) struct FlowTable {
     forward: Box<[u32]>,
     reverse: Box<[u32]>,
     queues: [Queue; Phase::ALL.len()],
+    owners: Owners,
     free: u32,
     used: usize,
+    displaced: u64,
 }
 
 impl FlowTable {
@@ -79,14 +79,19 @@ impl FlowTable {
             dst: Ipv4Addr::UNSPECIFIED,
             dst_port: 0,
         };
+        let owners = Owners::new(seed);
+        let nobody = Flow::new(placeholder, None);
+        let owner = owners.of(&nobody);
         let slot = |at: usize| Slot {
-            flow: Flow::new(placeholder, None),
+            flow: nobody,
             last_seen: 0,
             next_forward: NONE,
             next_reverse: NONE,
-            previous: NONE,
-            next: if at + 1 < capacity { at as u32 + 1 } else { NONE },
-            phase: Phase::HalfOpen,
+            next_free: if at + 1 < capacity { at as u32 + 1 } else { NONE },
+            by_phase: Links::LOOSE,
+            by_owner: Links::LOOSE,
+            owner,
+            phase: Phase::Opening,
             used: false,
         };
         let buckets = vec![NONE; capacity.next_power_of_two()].into_boxed_slice();
@@ -95,9 +100,11 @@ impl FlowTable {
             slots: (0..capacity).map(slot).collect(),
             forward: buckets.clone(),
             reverse: buckets,
-            queues: [Queue { oldest: NONE, newest: NONE }; Phase::ALL.len()],
+            queues: [Queue::EMPTY; Phase::ALL.len()],
+            owners,
             free: if capacity > 0 { 0 } else { NONE },
             used: 0,
+            displaced: 0,
         }
     }
 
@@ -107,6 +114,11 @@ impl FlowTable {
 
     pub(crate) fn capacity(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Flows that gave way to others before their time.
+    pub(crate) fn displaced(&self) -> u64 {
+        self.displaced
     }
 
     pub(crate) fn has_room_for_direct(&self) -> bool {
@@ -141,18 +153,18 @@ impl FlowTable {
         None
     }
 
-    /// Neither direction of the flow may be in the table. A full table makes room by forgetting a flow
-    /// that is over or was silent for long; never a live one.
-    pub(crate) fn insert(&mut self, flow: Flow, now: u64) -> Result<FlowId, TableFull> {
-        if self.free == NONE && !self.evict(now) {
-            return Err(TableFull);
-        }
+    /// Neither direction of the flow may be in the table. Room is made by forgetting a flow that is over, that is
+    /// tentative, or was silent for long; never one that lives.
+    pub(crate) fn insert(&mut self, flow: Flow, now: u64) -> Result<FlowId, NoRoom> {
+        let owner = self.owners.of(&flow);
+        self.make_room(owner, now)?;
         let at = self.free;
         let forward = self.forward_bucket(&flow.forward(), flow.via());
         let reverse = self.reverse_bucket(&flow.reverse());
         let slot = &mut self.slots[at as usize];
-        self.free = slot.next;
+        self.free = slot.next_free;
         slot.flow = flow;
+        slot.owner = owner;
         slot.used = true;
         slot.next_forward = std::mem::replace(&mut self.forward[forward], at);
         slot.next_reverse = std::mem::replace(&mut self.reverse[reverse], at);
@@ -181,7 +193,7 @@ impl FlowTable {
         self.dequeue(id.0);
         let slot = &mut self.slots[id.0 as usize];
         slot.used = false;
-        slot.next = self.free;
+        slot.next_free = self.free;
         self.free = id.0;
         self.used -= 1;
     }
@@ -209,49 +221,60 @@ impl FlowTable {
     }
 
     fn oldest(&self, phase: Phase) -> Option<(FlowId, u64)> {
-        let at = self.queues[phase as usize].oldest;
-        let slot = self.slots.get(at as usize)?;
-        Some((FlowId(at), slot.last_seen + phase.timeout()))
+        let at = self.queues[phase as usize].oldest()?;
+        Some((FlowId(at), self.slots[at as usize].last_seen + phase.timeout()))
     }
 
-    fn evict(&mut self, now: u64) -> bool {
-        let victim = EVICTABLE_AFTER.iter().find_map(|(phase, silence)| {
-            let (id, _) = self.oldest(*phase)?;
-            let silent_for = now.saturating_sub(self.slots[id.0 as usize].last_seen);
-            (silent_for >= *silence).then_some(id)
-        });
-        let Some(victim) = victim else { return false };
-        self.remove(victim);
-        true
+    fn make_room(&mut self, owner: OwnerId, now: u64) -> Result<(), NoRoom> {
+        if !self.owners.has_share(owner, self.capacity()) {
+            return Err(NoRoom::Share);
+        }
+        let own = self.owners.displaced(owner, self.capacity() - self.used).map(FlowId);
+        let others = || if self.free == NONE { self.evictable(now).map(Some) } else { Some(None) };
+        let Some(victim) = own.map(Some).or_else(others) else { return Err(NoRoom::Full) };
+        if let Some(victim) = victim {
+            self.displaced += 1;
+            self.remove(victim);
+        }
+        Ok(())
+    }
+
+    /// Who gives way in a full table: what is over, then the tentative flow that was silent the longest, then a
+    /// lasting one that was silent for long.
+    fn evictable(&self, now: u64) -> Option<FlowId> {
+        let oldest = |phase: Phase| self.queues[phase as usize].oldest();
+        let last_seen = |at: &u32| self.slots[*at as usize].last_seen;
+        let over = || oldest(Phase::Reset).or_else(|| oldest(Phase::Finished));
+        let tentative = || {
+            let phases = Phase::ALL.into_iter().filter(|phase| phase.is_tentative());
+            phases.filter_map(oldest).min_by_key(last_seen)
+        };
+        let silent = || {
+            EVICTABLE_AFTER.iter().find_map(|(phase, silence)| {
+                oldest(*phase).filter(|at| now.saturating_sub(last_seen(at)) >= *silence)
+            })
+        };
+        over().or_else(tentative).or_else(silent).map(FlowId)
     }
 
     fn enqueue(&mut self, at: u32, phase: Phase, now: u64) {
-        let queue = &mut self.queues[phase as usize];
-        let previous = std::mem::replace(&mut queue.newest, at);
-        if previous == NONE {
-            queue.oldest = at;
-        } else {
-            self.slots[previous as usize].next = at;
-        }
         let slot = &mut self.slots[at as usize];
-        slot.previous = previous;
-        slot.next = NONE;
+        let owner = slot.owner;
         slot.phase = phase;
         slot.last_seen = now;
+        self.queues[phase as usize].push(&mut self.slots, at, |slot| &mut slot.by_phase);
+        self.owners.add(owner, phase);
+        if phase.is_tentative() {
+            self.owners.owner(owner).queue.push(&mut self.slots, at, |slot| &mut slot.by_owner);
+        }
     }
 
     fn dequeue(&mut self, at: u32) {
-        let Slot { previous, next, phase, .. } = self.slots[at as usize];
-        let queue = &mut self.queues[phase as usize];
-        if previous == NONE {
-            queue.oldest = next;
-        } else {
-            self.slots[previous as usize].next = next;
-        }
-        if next == NONE {
-            queue.newest = previous;
-        } else {
-            self.slots[next as usize].previous = previous;
+        let Slot { owner, phase, .. } = self.slots[at as usize];
+        self.queues[phase as usize].take(&mut self.slots, at, |slot| &mut slot.by_phase);
+        self.owners.subtract(owner, phase);
+        if phase.is_tentative() {
+            self.owners.owner(owner).queue.take(&mut self.slots, at, |slot| &mut slot.by_owner);
         }
     }
 
@@ -321,33 +344,118 @@ mod tests {
 
     #[test]
     fn a_slot_and_its_buckets_take_what_the_capacity_says() {
-        assert!(size_of::<Slot>() + 2 * size_of::<u32>() <= 88, "{}", size_of::<Slot>());
+        assert!(size_of::<Slot>() + 2 * size_of::<u32>() <= 104, "{}", size_of::<Slot>());
+    }
+
+    fn established(table: &mut FlowTable, n: u16, now: u64) -> Result<FlowId, NoRoom> {
+        let id = table.insert(balanced(n, ipv4::TCP), now)?;
+        table.update(id, now, Flow::adopt);
+        Ok(id)
+    }
+
+    fn has(table: &FlowTable, n: u16) -> bool {
+        table.find_forward(&tuple(n, ipv4::TCP), None).is_some()
     }
 
     #[test]
     fn a_full_table_refuses_while_every_flow_lives() {
         let mut table = FlowTable::new(1, 4);
         for n in 0..4 {
-            table.insert(balanced(n, ipv4::TCP), 0).unwrap();
+            established(&mut table, n, 0).unwrap();
         }
-        assert_eq!(table.insert(balanced(9, ipv4::TCP), 0), Err(TableFull));
-        assert_eq!(table.len(), 4);
+        assert_eq!(table.insert(balanced(9, ipv4::TCP), 0), Err(NoRoom::Full));
+        assert_eq!((table.len(), table.displaced()), (4, 0));
     }
 
     #[test]
-    fn what_is_over_gives_way_before_what_is_silent() {
-        let mut table = FlowTable::new(1, 2);
-        let silent = table.insert(balanced(1, ipv4::TCP), 0).unwrap();
-        table.update(silent, 0, Flow::adopt);
-        let over = table.insert(balanced(2, ipv4::TCP), 0).unwrap();
-        table.update(over, 0, |flow| flow.advance(Direction::Reverse, &tcp(tcp::RST)));
-        table.insert(balanced(3, ipv4::TCP), 1).unwrap();
-        assert!(table.find_forward(&tuple(1, ipv4::TCP), None).is_some());
-        assert!(table.find_forward(&tuple(2, ipv4::TCP), None).is_none());
+    fn what_is_over_gives_way_before_what_is_tentative_before_what_is_silent() {
+        let mut table = FlowTable::new(1, 3);
+        established(&mut table, 1, 0).unwrap();
+        table.insert(balanced(2, ipv4::TCP), 0).unwrap();
+        let over = table.insert(balanced(3, ipv4::TCP), 5).unwrap();
+        table.update(over, 5, |flow| flow.advance(Direction::Reverse, &tcp(tcp::RST)));
+        established(&mut table, 4, 6).unwrap();
+        assert_eq!([1, 2, 3, 4].map(|n| has(&table, n)), [true, true, false, true]);
+        established(&mut table, 5, 7).unwrap();
+        assert_eq!([1, 2, 4, 5].map(|n| has(&table, n)), [true, false, true, true]);
         let quarter = 15 * 60 * 1000;
-        assert_eq!(table.insert(balanced(4, ipv4::TCP), quarter - 1), Err(TableFull));
-        table.insert(balanced(4, ipv4::TCP), quarter).unwrap();
-        assert!(table.find_forward(&tuple(1, ipv4::TCP), None).is_none());
+        assert_eq!(table.insert(balanced(6, ipv4::TCP), quarter - 1), Err(NoRoom::Full));
+        table.insert(balanced(6, ipv4::TCP), quarter).unwrap();
+        assert!(!has(&table, 1) && has(&table, 4));
+        assert_eq!(table.displaced(), 3);
+    }
+
+    #[test]
+    fn a_tentative_flow_gives_way_by_its_silence_whatever_its_phase() {
+        let mut table = FlowTable::new(1, 2);
+        let answered = table.insert(balanced(1, ipv4::TCP), 0).unwrap();
+        table.insert(balanced(2, ipv4::TCP), 1).unwrap();
+        table.update(answered, 2, |flow| flow.advance(Direction::Reverse, &tcp(tcp::SYN | tcp::ACK)));
+        table.insert(balanced(3, ipv4::TCP), 3).unwrap();
+        assert_eq!([1, 2, 3].map(|n| has(&table, n)), [true, false, true]);
+    }
+
+    #[test]
+    fn an_owner_takes_as_much_of_the_table_as_it_leaves() {
+        const ROOM: usize = 9000;
+        let mut table = FlowTable::new(1, ROOM);
+        let of = |client: u8, n: u16| Flow {
+            client: Ipv4Addr::new(10, 1, 0, client),
+            source: Ipv4Addr::new(10, 1, 0, client),
+            ..balanced(n, ipv4::TCP)
+        };
+        let mut take = |client, until: u16| {
+            let mut taken = 0;
+            for n in 0..until {
+                match table.insert(of(client, n), 0) {
+                    Ok(id) => table.update(id, 0, Flow::adopt),
+                    Err(reason) => {
+                        assert_eq!(reason, NoRoom::Share);
+                        break;
+                    }
+                }
+                taken += 1;
+            }
+            taken
+        };
+        assert_eq!(take(20, u16::MAX), ROOM / 2);
+        assert_eq!(take(21, u16::MAX), ROOM / 4);
+        assert_eq!(take(22, 300), 300);
+    }
+
+    #[test]
+    fn an_owners_oldest_tentative_flow_gives_way_to_its_newest() {
+        const ROOM: usize = 10_000;
+        let mut table = FlowTable::new(1, ROOM);
+        for n in 0..20_000 {
+            table.insert(balanced(n, ipv4::TCP), u64::from(n)).unwrap();
+        }
+        assert_eq!(table.len(), ROOM / 5, "a quarter of what is left");
+        assert!(!has(&table, 17_999) && has(&table, 18_000) && has(&table, 19_999));
+        assert_eq!(table.displaced(), 18_000);
+        table.expire(19_999 + Phase::Opening.timeout());
+        assert_eq!((table.len(), table.next_expiry()), (0, None));
+    }
+
+    /// What a lookup costs is the length of its chain; the ports are as regular as a flood makes them.
+    #[test]
+    fn no_chain_of_a_full_table_is_long() {
+        let mut table = FlowTable::new(1, CAPACITY);
+        for nth in 0..CAPACITY {
+            let mut flow = balanced((nth % 60_000) as u16, ipv4::TCP);
+            (flow.client, flow.service_port) = (Ipv4Addr::from_bits(nth as u32 % 500), (nth / 60_000) as u16);
+            table.insert(flow, 0).unwrap();
+        }
+        let longest = |heads: &[u32], next: fn(&Slot) -> u32| {
+            let length = |head: &u32| {
+                let slot = |at: u32| (at != NONE).then_some(at);
+                std::iter::successors(slot(*head), |at| slot(next(&table.slots[*at as usize]))).count()
+            };
+            heads.iter().map(length).max()
+        };
+        assert!(longest(&table.forward, |slot| slot.next_forward) <= Some(12));
+        assert!(longest(&table.reverse, |slot| slot.next_reverse) <= Some(12));
+        assert!(table.len() > CAPACITY / 10 * 9, "{} flows", table.len());
     }
 
     #[derive(Clone, Debug)]

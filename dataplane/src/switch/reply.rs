@@ -32,7 +32,7 @@ impl<O: Output> Pass<'_, O> {
     ) -> DropReason {
         match (transport, reason) {
             // A full table is no statement about the service: the client tries again.
-            (_, DropReason::FlowTableFull | DropReason::ClientPortsExhausted) => {}
+            (_, DropReason::FlowTableFull | DropReason::FlowShare | DropReason::ClientPortsExhausted) => {}
             (Transport::Tcp(segment), _) => self.reset(port, packet, segment),
             (Transport::IcmpError, _) => {}
             (_, DropReason::NoRoute) => self.icmp_error(port, packet, speaker, Error::NetUnreachable),

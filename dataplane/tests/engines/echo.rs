@@ -157,24 +157,27 @@ fn two_networks_with_the_same_addresses_exchange_nothing() {
 fn a_full_flow_table_drops_by_name_and_leaves_live_flows_alone() {
     let mut sim = sim();
     let capacity = sim.engine(1).stats().flow_capacity;
-    let question = from_to(TASKS[0], OVERLAY_VIP);
-    let mut sent = 0;
-    'fill: for dst_port in 1.. {
-        for src_port in 1024..u16::MAX {
-            if sent == capacity {
-                break 'fill;
-            }
-            sim.send(1, 1, &question.udp(src_port, dst_port, b""));
-            sim.wire.clear();
-            sim.clear();
-            sent += 1;
-        }
+    // Conversations that go on, of so many clients that each is within its share.
+    let client = |nth: usize| format!("198.18.{}.{}", nth % 1000 / 250, nth % 250 + 1);
+    let port = |nth: usize| 1024 + (nth / 1000) as u16;
+    let ask = |nth: usize, payload: &[u8]| {
+        from_to(&client(nth), INGRESS_VIP).by(HOSTS[0]).udp(port(nth), 53, payload)
+    };
+    sim.cluster.networks[1].services =
+        vec![service(INGRESS_VIP, &INGRESS_TASKS[..1], ServicePorts::Only(vec![(L4::Udp, 53)]))];
+    sim.publish();
+    for nth in 0..capacity {
+        sim.send(1, HOST_PORT, &ask(nth, b"?"));
+        let answer = from_to(INGRESS_TASKS[0], &client(nth)).via("10.0.0.1");
+        sim.send(1, 11, &answer.udp(53, port(nth), b"!"));
+        sim.send(1, HOST_PORT, &ask(nth, b"?"));
+        sim.clear();
     }
-    assert_eq!(sim.engine(1).stats().flows, capacity);
-    sim.send(1, 1, &question.udp(7, 9999, b"one more"));
+    assert_eq!((sim.engine(1).stats().flows, sim.engine(1).stats().flows_displaced), (capacity, 0));
+    sim.send(1, HOST_PORT, &from_to("203.0.113.1", INGRESS_VIP).by(HOSTS[0]).udp(7, 53, b"one more"));
     sim.assert_silent();
     assert_eq!(sim.dropped(1, DropReason::FlowTableFull), 1);
-    sim.send(1, 1, &question.udp(1024, 1, b"still here"));
-    assert_eq!(sim.dropped(1, DropReason::FlowTableFull), 1);
+    sim.send(1, HOST_PORT, &ask(0, b"still here"));
+    assert_eq!(sim.received(1, 11).len(), 1);
     assert_eq!(sim.engine(1).stats().flows, capacity);
 }

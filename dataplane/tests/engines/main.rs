@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
 mod echo;
+mod flood;
 mod fragments;
 mod fuzz;
 mod gateway;

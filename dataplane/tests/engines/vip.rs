@@ -271,20 +271,29 @@ fn ping_is_balanced_by_its_identifier() {
 fn flows_end_after_their_silence() {
     let mut sim = sim_of(&BACKENDS);
     let flows = |sim: &Sim| sim.engine(1).stats().flows;
-    opened(&mut sim, 4000);
+    let unanswered = opened(&mut sim, 4000);
     established(&mut sim, 4001);
     reach(&mut sim, &from_to(CLIENT, VIP).udp(4000, 53, b"?"));
-    assert_eq!(flows(&sim), 3);
-    assert_eq!(sim.engine(1).poll_timeout(), Some(sim.now + Duration::from_secs(30)));
-    sim.advance(Duration::from_secs(29));
-    assert_eq!(flows(&sim), 3);
-    sim.advance(Duration::from_secs(1));
-    assert_eq!(flows(&sim), 1, "half-open and unanswered ones end after 30 s");
-    sim.advance(Duration::from_secs(24 * 3600 - 31));
-    assert_eq!(flows(&sim), 1);
-    sim.advance(Duration::from_secs(1));
-    assert_eq!(flows(&sim), 0);
+    let half_open = opened(&mut sim, 4002);
+    answer(&mut sim, &half_open, "SA", 500, 101, b"");
+    sim.clear();
+    let start = sim.now;
+    assert_eq!(flows(&sim), 4);
+    assert_eq!(sim.engine(1).poll_timeout(), Some(start + Duration::from_secs(5)));
+    for (seconds, left, what) in [
+        (5, 3, "nobody answered its SYN"),
+        (10, 2, "its answer was not acknowledged"),
+        (30, 1, "nobody answered its datagram"),
+        (24 * 3600, 0, "a day of silence"),
+    ] {
+        let wait = start + Duration::from_secs(seconds) - sim.now;
+        sim.advance(wait - Duration::from_millis(1));
+        assert_eq!(flows(&sim), left + 1, "{what}: not before");
+        sim.advance(Duration::from_millis(1));
+        assert_eq!(flows(&sim), left, "{what}");
+    }
     assert_eq!(sim.engine(1).poll_timeout(), None);
+    assert_ne!(opened(&mut sim, 4000).dst, unanswered.dst, "whoever asks again is served by another");
 }
 
 #[test]
