@@ -6,6 +6,7 @@ mod executor_host;
 
 use executor_host::{Host, PATIENCE, ended, netns};
 use skep_agent::executor::{Exit, ProcessIo, ReadOptions, StartError};
+use skep_model::signal::Signal;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -58,10 +59,10 @@ async fn stop_asks_and_then_kills() {
     let host = Host::new();
     let polite = host.shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done").await;
     host.wait_for_line("t", "ready").await;
-    assert_eq!(polite.stop(PATIENCE).await.code, 7);
+    assert_eq!(polite.stop(Signal::TERM, PATIENCE).await.code, 7);
     // Without a handler, pid 1 of a namespace is not reached by SIGTERM.
     let deaf = host.start("deaf", &["sleep", "1000"]).await.unwrap();
-    assert_eq!(deaf.stop(Duration::from_millis(200)).await.signal, Some(9));
+    assert_eq!(deaf.stop(Signal::TERM, Duration::from_millis(200)).await.signal, Some(9));
 }
 
 #[tokio::test]
@@ -132,7 +133,7 @@ async fn attached_streams_reach_the_daemon_and_no_log() {
     let (mut out, mut err) = (String::new(), String::new());
     let read = async {
         streams.stdout.read_to_string(&mut out).await.unwrap();
-        streams.stderr.read_to_string(&mut err).await.unwrap();
+        streams.stderr.unwrap().read_to_string(&mut err).await.unwrap();
     };
     tokio::time::timeout(PATIENCE, async { tokio::join!(written, read) }).await.unwrap();
     assert_eq!(ended(&task).await.code, 4);
@@ -153,7 +154,7 @@ async fn redis_starts_answers_and_stops() {
     let client = host.executor.start(client).await.unwrap();
     assert_eq!(ended(&client).await.code, 0);
     assert_eq!(host.log("client").await[0].text, "PONG");
-    assert_eq!(server.stop(PATIENCE).await, Exit { code: 0, signal: None, shim_lost: false });
+    assert_eq!(server.stop(Signal::TERM, PATIENCE).await, Exit { code: 0, signal: None, shim_lost: false });
 }
 
 #[tokio::test]

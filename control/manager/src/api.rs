@@ -6,6 +6,7 @@
 
 mod cluster;
 mod cluster_spec;
+mod container_spec;
 mod defaults;
 mod error;
 pub mod lookup;

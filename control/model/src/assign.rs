@@ -115,7 +115,7 @@ pub struct TaskAssignment {
     /// `Running`, or a terminal state: stop it.
     pub desired_state: TaskState,
     /// None for attachments: the node brings the process itself.
-    pub container: Option<ContainerSpec>,
+    pub container: Option<Box<ContainerSpec>>,
     pub attachments: Vec<crate::task::Attachment>,
 }
 

@@ -5,6 +5,7 @@
 //!   changed by the system; a `Status` is what was observed.
 //! - [`assign`]: what one node has to make true, as a keyed set with COMPLETE and INCREMENTAL updates.
 //! - [`session`]: the two message types of the stream between an agent and its manager; [`lines`]: its framing.
+//! - [`signal`]: signals by name and number.
 //! - [`join`]: how a node gets its certificate; [`token`]: Swarm's join token.
 //!
 //! Nothing here does I/O.
@@ -18,6 +19,7 @@ pub mod network;
 pub mod node;
 pub mod service;
 pub mod session;
+pub mod signal;
 pub mod task;
 pub mod token;
 

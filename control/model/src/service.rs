@@ -2,11 +2,13 @@
 //! is kept word for word, because clients send back what they read.
 
 use crate::cluster::Meta;
+use crate::signal::{InvalidSignal, Signal};
 use crate::{NetworkId, ServiceId};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -147,8 +149,40 @@ pub struct ContainerSpec {
     /// `NAME=value`
     #[serde(deserialize_with = "null_default", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
+    /// Empty: the first digits of the container's id.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub hostname: String,
+    /// Where the command starts; empty: the container's own writable directory.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub dir: String,
+    /// `USER[:GROUP]`, each by name or number; empty: root.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// What a stop begins with, by name or number; empty: SIGTERM.
+    #[serde(deserialize_with = "null_default", skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// Nanoseconds from the stop signal to SIGKILL; None: [`DEFAULT_STOP_GRACE`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_grace_period: Option<i64>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Docker's default.
+pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+
+impl ContainerSpec {
+    /// What a stop begins with.
+    pub fn stop_signal(&self) -> Result<Signal, InvalidSignal> {
+        if self.stop_signal.is_empty() { Ok(Signal::TERM) } else { self.stop_signal.parse() }
+    }
+
+    /// From the stop signal to SIGKILL.
+    pub fn stop_grace(&self) -> Duration {
+        let grace =
+            self.stop_grace_period.map(|nanos| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)));
+        grace.unwrap_or(DEFAULT_STOP_GRACE)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

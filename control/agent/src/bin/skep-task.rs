@@ -60,6 +60,9 @@ fn spec(args: Vec<String>) -> std::io::Result<ProcessSpec> {
         env: Vec::new(),
         resolv_conf: "nameserver 127.0.0.11\n".into(),
         hosts: "127.0.0.1 localhost\n".into(),
+        dir: String::new(),
+        user: String::new(),
         io: ProcessIo::Log,
+        terminal: None,
     })
 }

@@ -12,7 +12,7 @@ use crate::tasks::{hosts_file, resolv_conf, short_id};
 use jiff::Timestamp;
 use skep_model::TaskId;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// Docker's exit codes for a container that did not start.
 const NOT_STARTED: i32 = 125;
@@ -131,11 +131,14 @@ impl LocalContainers {
             resolv_conf: resolv_conf(&self.facts.borrow()),
             hosts: hosts_file(&hostname, first),
             hostname,
+            dir: container.config.dir.clone(),
+            user: container.config.user.clone(),
+            terminal: container.config.terminal,
             io: if far_ends.is_some() { ProcessIo::Attached } else { ProcessIo::Log },
         };
         let mut process = self.executor.start(spec).await.map_err(|error| not_started(&error))?;
         if let (Some(far), Some(streams)) = (far_ends, process.take_streams()) {
-            far.connect(streams);
+            container.inside().terminal = far.connect(streams);
         }
         Ok(process)
     }
@@ -162,6 +165,7 @@ impl LocalContainers {
         {
             let mut inside = container.inside();
             inside.process = None;
+            inside.terminal = Weak::new();
             inside.far_ends = None;
             inside.networks.clear();
         }

@@ -5,6 +5,7 @@ mod life;
 mod registry;
 mod streams;
 
+pub use crate::executor::TerminalSize;
 pub(crate) use registry::LocalContainers;
 
 use crate::agent::Shared;
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use registry::MAX_CONTAINERS;
+use skep_model::service::DEFAULT_STOP_GRACE;
 use skep_model::session::LogStream;
+use skep_model::signal::Signal;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +24,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 /// What to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ContainerConfig {
     /// Also its name in DNS, on each of its networks. Empty: the first digits of its id, not in DNS.
     pub name: String,
@@ -34,10 +37,37 @@ pub struct ContainerConfig {
     /// Empty: the first 12 digits of the id.
     pub hostname: String,
     pub networks: Vec<ContainerNetwork>,
-    /// Refused: there are no terminals in this release.
-    pub tty: bool,
+    /// Where the command starts; empty: the container's own writable directory.
+    pub dir: String,
+    /// `USER[:GROUP]` by name or number; empty: root.
+    pub user: String,
+    /// A terminal instead of pipes, of this size to begin with.
+    pub terminal: Option<TerminalSize>,
+    /// What a stop begins with.
+    pub stop_signal: Signal,
+    /// From then to SIGKILL, unless who stops it says otherwise.
+    pub stop_grace: Duration,
     /// Removed when it ends.
     pub auto_remove: bool,
+}
+
+impl Default for ContainerConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            image: String::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            hostname: String::new(),
+            networks: Vec::new(),
+            dir: String::new(),
+            user: String::new(),
+            terminal: None,
+            stop_signal: Signal::TERM,
+            stop_grace: DEFAULT_STOP_GRACE,
+            auto_remove: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,7 +110,7 @@ pub enum ContainerState {
 /// The streams of a container. Attach before the start to miss nothing.
 #[derive(Debug)]
 pub struct ContainerStreams {
-    /// Dropping it is the end of the container's input.
+    /// Dropping it is the end of the container's input; a terminal hangs up.
     pub stdin: DuplexStream,
     /// Closed when the container has ended and all was given out. A reader that stops reading stops the
     /// container at its next output; one that drops this loses what comes.
@@ -106,8 +136,6 @@ pub enum ContainerError {
     InvalidName(String),
     #[error("{0}")]
     Image(String),
-    #[error("a terminal (--tty, -t) isn't there yet: run without it")]
-    Tty,
     #[error("the container has no command: the image `host` needs one")]
     NoCommand,
     #[error("this node has {MAX_CONTAINERS} containers, the most it takes: remove some")]
@@ -118,6 +146,10 @@ pub enum ContainerError {
     AlreadyAttached(String),
     #[error("container {0} is not running")]
     NotRunning(String),
+    #[error("container {0} has no terminal that somebody is attached to: run it with -it")]
+    NoTerminal(String),
+    #[error("the terminal's size cannot be changed: {0}")]
+    Resize(String),
     #[error(
         "You cannot remove a running container {0}. Stop the container before attempting removal or force remove"
     )]
@@ -170,8 +202,13 @@ impl Containers {
         self.local()?.find(id)?.signal(signal)
     }
 
-    /// SIGTERM, and SIGKILL after `grace`. Returns when it has ended.
-    pub async fn stop(&self, id: &str, grace: Duration) -> Result<(), ContainerError> {
+    /// Tells programs on the container's terminal its new size.
+    pub fn resize(&self, id: &str, size: TerminalSize) -> Result<(), ContainerError> {
+        self.local()?.find(id)?.resize(size)
+    }
+
+    /// Its stop signal, and SIGKILL after `grace` (None: its own). Returns when it has ended.
+    pub async fn stop(&self, id: &str, grace: Option<Duration>) -> Result<(), ContainerError> {
         let container = self.local()?.find(id)?;
         to_completion(async move { container.stop(grace).await }).await;
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::streams::{self, FarEnds};
 use super::{ContainerConfig, ContainerError, ContainerInfo, ContainerState, ContainerStreams};
-use crate::executor::{Process, ProcessExecutor};
+use crate::executor::{Process, ProcessExecutor, Terminal, TerminalSize};
 use crate::host::HostFacts;
 use crate::places::Places;
 use crate::sandboxes::Sandboxes;
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use rand::Rng;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -51,6 +51,8 @@ pub(super) struct Inside {
     pub(super) is_started: bool,
     pub(super) far_ends: Option<FarEnds>,
     pub(super) process: Option<Arc<Process>>,
+    /// While somebody is attached to it.
+    pub(super) terminal: Weak<Terminal>,
     pub(super) networks: Vec<(String, Ipv4Net)>,
 }
 
@@ -119,7 +121,7 @@ impl LocalContainers {
             if !force {
                 return Err(ContainerError::StillRuns(container.id.clone()));
             }
-            container.stop(Duration::ZERO).await;
+            container.stop(Some(Duration::ZERO)).await;
         }
         self.forget(container);
         Ok(())
@@ -151,7 +153,7 @@ impl LocalContainers {
         };
         let ends = all.iter().map(|container| async {
             if container.is_under_way() {
-                container.stop(Duration::ZERO).await;
+                container.stop(Some(Duration::ZERO)).await;
             }
         });
         futures_util::future::join_all(ends).await;
@@ -198,8 +200,22 @@ impl Container {
         Ok(())
     }
 
-    /// No effect on one that doesn't run.
-    pub(super) async fn stop(&self, grace: Duration) {
+    pub(super) fn resize(&self, size: TerminalSize) -> Result<(), ContainerError> {
+        let (terminal, runs) = {
+            let inside = self.inside();
+            (inside.terminal.upgrade(), inside.process.is_some())
+        };
+        match terminal {
+            Some(terminal) => {
+                terminal.resize(size).map_err(|error| ContainerError::Resize(error.to_string()))
+            }
+            None if runs => Err(ContainerError::NoTerminal(self.id.clone())),
+            None => Err(ContainerError::NotRunning(self.id.clone())),
+        }
+    }
+
+    /// Within the grace of its config if none is given. No effect on one that doesn't run.
+    pub(super) async fn stop(&self, grace: Option<Duration>) {
         if !self.is_under_way() {
             return;
         }
@@ -208,7 +224,7 @@ impl Container {
         let started = states.wait_for(|state| *state != ContainerState::Created).await.is_ok();
         let process = self.inside().process.clone();
         if let Some(process) = process.filter(|_| started) {
-            process.stop(grace).await;
+            process.stop(self.config.stop_signal, grace.unwrap_or(self.config.stop_grace)).await;
         }
         self.exit_code().await;
     }
@@ -233,9 +249,6 @@ impl Container {
 fn check(config: &ContainerConfig) -> Result<(), ContainerError> {
     if let Some(refusal) = image_refusal(&config.image) {
         return Err(ContainerError::Image(refusal));
-    }
-    if config.tty {
-        return Err(ContainerError::Tty);
     }
     if config.args.first().is_none_or(String::is_empty) {
         return Err(ContainerError::NoCommand);
@@ -276,7 +289,6 @@ mod tests {
     #[test]
     fn what_cannot_run_is_refused_before_anything_is_taken() {
         assert!(check(&config()).is_ok());
-        assert!(matches!(check(&ContainerConfig { tty: true, ..config() }), Err(ContainerError::Tty)));
         let nginx = ContainerConfig { image: "nginx".to_owned(), ..config() };
         assert!(matches!(check(&nginx), Err(ContainerError::Image(_))));
         let nothing = ContainerConfig { args: Vec::new(), ..config() };

@@ -1,9 +1,10 @@
 //! Between a container's pipes and whoever is attached.
 
 use super::ContainerStreams;
-use crate::executor::Streams;
+use crate::executor::{Streams, Terminal};
 use bytes::{Bytes, BytesMut};
 use skep_model::session::LogStream;
+use std::sync::{Arc, Weak};
 use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -26,16 +27,32 @@ pub(super) fn pair() -> (ContainerStreams, FarEnds) {
 }
 
 impl FarEnds {
-    /// Moves bytes until each side has ended.
-    pub(super) fn connect(self, process: Streams) {
+    /// Moves bytes until each side has ended. Returns the terminal, if there is one, for as long as that lasts.
+    pub(super) fn connect(self, process: Streams) -> Weak<Terminal> {
         let Self { mut stdin, output } = self;
-        let Streams { stdin: mut to_process, stdout, stderr } = process;
-        tokio::spawn(async move {
+        let Streams { stdin: mut to_process, stdout, stderr, terminal } = process;
+        let input = async move {
             // A container that reads no input closes it, which ends the copy and nothing else.
             let _ = tokio::io::copy(&mut stdin, &mut to_process).await;
-        });
-        tokio::spawn(pump(stdout, LogStream::Stdout, output.clone()));
+        };
+        let out = pump(stdout, LogStream::Stdout, output.clone());
+        let terminal = terminal.map(Arc::new);
+        let resizable = terminal.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let Some(stderr) = stderr else {
+            // Nobody else can come to a terminal: when its user is gone it hangs up, and its programs are told.
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = input => {}
+                    () = out => {}
+                }
+                drop(terminal);
+            });
+            return resizable;
+        };
+        tokio::spawn(input);
+        tokio::spawn(out);
         tokio::spawn(pump(stderr, LogStream::Stderr, output));
+        resizable
     }
 }
 

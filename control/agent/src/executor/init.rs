@@ -6,6 +6,8 @@ use super::protocol::{Failure, INIT, Order};
 use super::shim::EXECUTING;
 use super::spec::WORKING_DIRECTORY;
 use super::sys;
+use super::terminal;
+use super::user;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -22,23 +24,39 @@ use std::process::ExitCode;
 
 /// Returns only if the task could not be started.
 pub(super) fn main() -> ExitCode {
-    let Ok([order, netns, status]) = inherited() else {
+    let Ok(Inherited { order, netns, status, terminal }) = Inherited::take() else {
         let _unheard = writeln!(io::stderr(), "{INIT}: only skepd's shim starts this");
         return ExitCode::FAILURE;
     };
     let mut status = File::from(status);
-    let Err(failure) = become_command(File::from(order), netns, &mut status);
+    let Err(failure) = become_command(File::from(order), netns, &mut status, terminal);
     let _shim_gone = serde_json::to_writer(status, &failure);
     ExitCode::FAILURE
 }
 
-fn inherited() -> io::Result<[OwnedFd; 3]> {
-    let mut fds = std::env::args().skip(1).map(|number| sys::inherited(&number));
-    let mut next = || fds.next().unwrap_or(Err(io::ErrorKind::NotFound.into()));
-    Ok([next()?, next()?, next()?])
+struct Inherited {
+    order: OwnedFd,
+    netns: OwnedFd,
+    status: OwnedFd,
+    /// Where to send the master of the task's terminal.
+    terminal: Option<OwnedFd>,
 }
 
-fn become_command(order: File, netns: OwnedFd, status: &mut File) -> Result<Infallible, Failure> {
+impl Inherited {
+    fn take() -> io::Result<Self> {
+        let mut fds = std::env::args().skip(1).map(|number| sys::inherited(&number));
+        let mut next = || fds.next().unwrap_or(Err(io::ErrorKind::NotFound.into()));
+        let (order, netns, status) = (next()?, next()?, next()?);
+        Ok(Self { order, netns, status, terminal: fds.next().transpose()? })
+    }
+}
+
+fn become_command(
+    order: File,
+    netns: OwnedFd,
+    status: &mut File,
+    terminal: Option<OwnedFd>,
+) -> Result<Infallible, Failure> {
     step("tie the task to its shim", die_with_shim(status))?;
     let order = step("read the order", read(order))?;
     step("enter the network namespace", setns(netns, CloneFlags::CLONE_NEWNET))?;
@@ -46,9 +64,20 @@ fn become_command(order: File, netns: OwnedFd, status: &mut File) -> Result<Infa
     step("make namespaces", unshare(own))?;
     step("set the host name", nix::unistd::sethostname(&order.hostname))?;
     mounts::build(&order)?;
-    step("enter the working directory", nix::unistd::chdir(WORKING_DIRECTORY))?;
+    let user = user::look_up(&order.user)?;
+    let doing = format!("enter the working directory {}", order.dir.display());
+    step(doing, nix::unistd::chdir(&order.dir))?;
     step("leave the daemon's session", privileges::leave_session())?;
+    if let Some(socket) = terminal {
+        step("make its terminal", terminal::take(order.terminal.unwrap_or_default(), socket.into()))?;
+    }
     step("give up privileges", privileges::give_up())?;
+    if let Some(user) = user {
+        step("hand its files to its user", user.own(Path::new(WORKING_DIRECTORY)))?;
+        step("change its user", user.assume())?;
+        // Forgotten with the change of user (prctl(2)).
+        step("tie the task to its shim", die_with_shim(status))?;
+    }
     step("report", status.write_all(&[EXECUTING]))?;
     execute(&order)
 }

@@ -24,12 +24,15 @@ mod shim;
 mod spec;
 mod start;
 mod sys;
+mod terminal;
+mod user;
 
 pub use leftovers::LeftoversError;
 pub use log::{LogError, ReadOptions};
 pub use process::{Exit, Process, Streams};
-pub use spec::{ExecutorConfig, ExecutorError, ProcessIo, ProcessSpec, StartError};
+pub use spec::{ExecutorConfig, ExecutorError, ProcessIo, ProcessSpec, StartError, TerminalSize};
 pub use start::{MAX_PROCESSES, ProcessExecutor};
+pub use terminal::Terminal;
 
 use std::process::ExitCode;
 

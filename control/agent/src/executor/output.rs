@@ -15,13 +15,18 @@ const READ_BYTES: usize = 64 << 10;
 /// The near ends of a task's output, and where it goes.
 pub(super) struct Output {
     log: LogWriter,
-    pipes: [Pipe; 2],
+    pipes: Vec<Pipe>,
 }
 
 impl Output {
     pub(super) fn new(directory: PathBuf, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
-        let pipes = [Pipe::new(stdout, LogStream::Stdout)?, Pipe::new(stderr, LogStream::Stderr)?];
+        let pipes = vec![Pipe::new(stdout, LogStream::Stdout)?, Pipe::new(stderr, LogStream::Stderr)?];
         Ok(Self { log: LogWriter::create(directory)?, pipes })
+    }
+
+    /// A terminal has one stream of output.
+    pub(super) fn of_terminal(directory: PathBuf, master: OwnedFd) -> io::Result<Self> {
+        Ok(Self { log: LogWriter::create(directory)?, pipes: vec![Pipe::new(master, LogStream::Stdout)?] })
     }
 
     /// Those to wait for.
@@ -69,7 +74,14 @@ impl Pipe {
                 self.splitter.push(&buffer[..read], |line| log.add(now, stream, line));
                 true
             }
-            Err(_nothing_there) => false,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                false
+            }
+            // What a terminal's master says once nobody has the terminal open.
+            Err(_ended) => {
+                self.finish(log, now);
+                false
+            }
         }
     }
 

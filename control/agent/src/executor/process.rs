@@ -4,6 +4,9 @@ use super::protocol::{Report, checked_length};
 use super::shim;
 use super::start::{Launched, Slot};
 use super::sys;
+use super::terminal::Terminal;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use skep_model::signal::Signal;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -46,10 +49,24 @@ impl fmt::Display for Exit {
 /// The daemon's ends of an attached task's streams.
 #[derive(Debug)]
 pub struct Streams {
-    /// Dropping it is the end of the task's input.
+    /// Dropping it is the end of the task's input, except on a terminal.
     pub stdin: pipe::Sender,
+    /// Of a terminal all output; it then ends with an error (EIO).
     pub stdout: pipe::Receiver,
-    pub stderr: pipe::Receiver,
+    /// None: a terminal.
+    pub stderr: Option<pipe::Receiver>,
+    pub terminal: Option<Terminal>,
+}
+
+impl Streams {
+    /// To be called within a tokio runtime.
+    pub(super) fn of_terminal(master: OwnedFd) -> io::Result<Self> {
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+        // A terminal's master is read, written and waited for as a pipe is.
+        let stdin = pipe::Sender::from_owned_fd_unchecked(master.try_clone()?)?;
+        let stdout = pipe::Receiver::from_owned_fd_unchecked(master.try_clone()?)?;
+        Ok(Self { stdin, stdout, stderr: None, terminal: Some(Terminal::new(master)) })
+    }
 }
 
 /// A running task. Dropping it kills the task.
@@ -77,9 +94,9 @@ impl Process {
         }
     }
 
-    /// Asks the task to end (SIGTERM), kills it if it hasn't after `grace`, and returns when it has.
-    pub async fn stop(&self, grace: Duration) -> Exit {
-        self.signal(libc::SIGTERM);
+    /// Asks the task to end by `signal`, kills all of it if it hasn't after `grace`, and returns when it has.
+    pub async fn stop(&self, signal: Signal, grace: Duration) -> Exit {
+        self.signal(signal.number());
         match tokio::time::timeout(grace, self.wait()).await {
             Ok(exit) => exit,
             Err(_) => {

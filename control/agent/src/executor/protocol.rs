@@ -1,7 +1,7 @@
 //! What the daemon, the shim and the first stage of a task say to each other: frames of a length (u32,
 //! little endian) and one JSON document over a stream socket, file descriptors beside the length.
 
-use super::spec::ProcessIo;
+use super::spec::{ProcessIo, TerminalSize};
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
@@ -31,10 +31,17 @@ pub(super) struct Order {
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
     pub(super) hidden: Vec<PathBuf>,
+    /// Where the command starts.
+    pub(super) dir: PathBuf,
+    /// `USER[:GROUP]`; empty: root.
+    pub(super) user: String,
     pub(super) io: ProcessIo,
+    /// Instead of pipes.
+    pub(super) terminal: Option<TerminalSize>,
 }
 
-/// What a shim tells its daemon. A pidfd of the task's pid 1 comes beside `Started`.
+/// What a shim tells its daemon. A pidfd of the task's pid 1 comes beside `Started`, and the master of an attached
+/// task's terminal.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
     Started { pid: i32 },

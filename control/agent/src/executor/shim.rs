@@ -7,6 +7,7 @@ use super::output::Output;
 use super::protocol::{self, Failure, INIT, Order, Report};
 use super::spec::ProcessIo;
 use super::sys;
+use super::terminal;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -40,7 +41,13 @@ fn run() -> io::Result<()> {
     let (order, fds) = protocol::receive::<Order>(&socket)?;
     match Task::start(&order, fds, &socket) {
         Ok(mut task) => {
-            protocol::send(&socket, &Report::Started { pid: task.pid }, &[task.pidfd.as_fd()])?;
+            let terminal = task.terminal.take();
+            let fds: Vec<_> = [Some(task.pidfd.as_fd()), terminal.as_ref().map(AsFd::as_fd)]
+                .into_iter()
+                .flatten()
+                .collect();
+            protocol::send(&socket, &Report::Started { pid: task.pid }, &fds)?;
+            drop(terminal);
             let (code, signal) = task.attend(&socket)?;
             // A disk that is full must not turn an exit into a lost shim.
             let recorded = record_exit(&order.directory, code, signal);
@@ -87,6 +94,8 @@ struct Task {
     pidfd: OwnedFd,
     child: Child,
     output: Option<Output>,
+    /// The master of an attached task's terminal, for the daemon.
+    terminal: Option<OwnedFd>,
 }
 
 impl Task {
@@ -96,10 +105,21 @@ impl Task {
         let (stdio, output) = streams(order, fds).map_err(|error| Failure::setup("make pipes", &error))?;
         let (order_read, order_write) = pipe().map_err(|error| Failure::setup("make a pipe", &error))?;
         let (status_read, status_write) = pipe().map_err(|error| Failure::setup("make a pipe", &error))?;
-        let child = spawn_init(stdio, [order_read, netns, status_write])
+        let mut inherited = vec![order_read, netns, status_write];
+        let masters = match order.terminal {
+            Some(_) => {
+                let (near, far) =
+                    UnixStream::pair().map_err(|error| Failure::setup("make a socket", &error))?;
+                inherited.push(far.into());
+                Some(near)
+            }
+            None => None,
+        };
+        let child = spawn_init(stdio, inherited)
             .map_err(|error| Failure::setup("start the first process of the task", &error))?;
         let mut task = Self::adopt(child, output)?;
-        match task.hand_over(order, order_write, status_read, socket) {
+        let started = task.hand_over(order, order_write, status_read, socket);
+        match started.and_then(|()| task.take_terminal(order, masters)) {
             Ok(()) => Ok(task),
             Err(failure) => {
                 task.end();
@@ -111,7 +131,7 @@ impl Task {
     fn adopt(mut child: Child, output: Option<Output>) -> Result<Self, Failure> {
         let pid = child.id().cast_signed();
         match sys::pidfd_open(pid) {
-            Ok(pidfd) => Ok(Self { pid, pidfd, child, output }),
+            Ok(pidfd) => Ok(Self { pid, pidfd, child, output, terminal: None }),
             Err(error) => {
                 let _ended = child.kill().and_then(|()| child.wait());
                 Err(Failure::setup("open a pidfd", &error))
@@ -135,6 +155,21 @@ impl Task {
         // A first stage that has failed already reads nothing; its status says why.
         let _unread = File::from(order_write).write_all(&body);
         read_status(File::from(status), socket)
+    }
+
+    /// The first stage has sent it before it became the command.
+    fn take_terminal(&mut self, order: &Order, masters: Option<UnixStream>) -> Result<(), Failure> {
+        let Some(masters) = masters else { return Ok(()) };
+        let failed = |error: io::Error| Failure::setup("take the task's terminal", &error);
+        let master = terminal::receive(&masters).map_err(failed)?;
+        match order.io {
+            ProcessIo::Attached => self.terminal = Some(master),
+            ProcessIo::Log => {
+                let output = Output::of_terminal(order.directory.clone(), master);
+                self.output = Some(output.map_err(failed)?);
+            }
+        }
+        Ok(())
     }
 
     /// Until the task has ended: its output into the log, its end if the daemon goes. Returns code and signal.
@@ -212,6 +247,9 @@ fn streams(
     order: &Order,
     mut attached: impl Iterator<Item = OwnedFd>,
 ) -> io::Result<([Stdio; 3], Option<Output>)> {
+    if order.terminal.is_some() {
+        return Ok(([Stdio::null(), Stdio::null(), Stdio::null()], None));
+    }
     if order.io == ProcessIo::Attached {
         let mut next = || attached.next().map(Stdio::from).ok_or_else(bad_order);
         return Ok(([next()?, next()?, next()?], None));
@@ -225,7 +263,7 @@ fn streams(
 ///
 /// It runs from a read-only view of this executable's file, since a task whose command is `/proc/self/exe` gets
 /// hold of that file through the mount it was executed from (CVE-2019-5736).
-fn spawn_init(stdio: [Stdio; 3], fds: [OwnedFd; 3]) -> io::Result<Child> {
+fn spawn_init(stdio: [Stdio; 3], fds: Vec<OwnedFd>) -> io::Result<Child> {
     let executable = sys::open_tree(c"/proc/self/exe")?;
     sys::restrict_detached(&executable, libc::MOUNT_ATTR_RDONLY)?;
     for fd in &fds {

@@ -47,7 +47,20 @@ pub struct ProcessSpec {
     pub resolv_conf: String,
     /// The task's /etc/hosts.
     pub hosts: String,
+    /// Where the command starts, as the task sees it; empty: its own writable directory, which is also its HOME.
+    pub dir: String,
+    /// `USER[:GROUP]` by name (of the host's /etc/passwd and /etc/group) or number; empty: root.
+    pub user: String,
     pub io: ProcessIo,
+    /// A terminal for all three streams, of this size to begin with.
+    pub terminal: Option<TerminalSize>,
+}
+
+/// In characters; zero where nobody knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
 }
 
 /// Where the task's standard streams lead.
@@ -141,7 +154,10 @@ pub(super) fn order(config: &ExecutorConfig, spec: &ProcessSpec, directory: Path
         args: spec.args.clone(),
         env: environment(spec),
         hidden: hidden(config),
+        dir: if spec.dir.is_empty() { WORKING_DIRECTORY.into() } else { spec.dir.clone().into() },
+        user: spec.user.clone(),
         io: spec.io,
+        terminal: spec.terminal,
     }
 }
 
@@ -153,8 +169,10 @@ fn environment(spec: &ProcessSpec) -> Vec<String> {
         format!("HOME={WORKING_DIRECTORY}"),
         format!("HOSTNAME={}", spec.hostname),
     ];
+    // Docker's, too: what every terminal understands.
+    let term = spec.terminal.map(|_| "TERM=xterm".to_owned());
     let mut env: Vec<String> = Vec::new();
-    for entry in defaults.into_iter().chain(spec.env.iter().cloned()) {
+    for entry in defaults.into_iter().chain(term).chain(spec.env.iter().cloned()) {
         let name = name_of(&entry).to_owned();
         env.retain(|other| name_of(other) != name);
         if entry.contains('=') {
@@ -192,7 +210,10 @@ mod tests {
             env: env.iter().map(|entry| (*entry).to_owned()).collect(),
             resolv_conf: String::new(),
             hosts: String::new(),
+            dir: String::new(),
+            user: String::new(),
             io: ProcessIo::Log,
+            terminal: None,
         }
     }
 
@@ -202,6 +223,8 @@ mod tests {
         assert_eq!(env, ["HOME=/run/task", "HOSTNAME=web-1", "PATH=/opt", "PATHS=x", "A=2"]);
         let env = environment(&spec(&["A=1", "B=2", "A", "HOME", "NONE"]));
         assert_eq!(env, [&format!("PATH={DEFAULT_PATH}"), "HOSTNAME=web-1", "B=2"]);
+        let on_terminal = ProcessSpec { terminal: Some(TerminalSize::default()), ..spec(&[]) };
+        assert_eq!(environment(&on_terminal).last().unwrap(), "TERM=xterm");
     }
 
     #[test]

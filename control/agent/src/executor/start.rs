@@ -136,15 +136,20 @@ fn launch(config: &ExecutorConfig, spec: ProcessSpec) -> Result<Launched, StartE
         .map_err(|source| StartError::Directory { path: directory.clone(), source })?;
     let (shim, socket) = spawn_shim(config, &spec.id)
         .map_err(|source| StartError::Shim { path: config.shim.clone(), source })?;
-    let (streams, far_ends) = match spec.io {
-        ProcessIo::Log => (None, Vec::new()),
-        ProcessIo::Attached => pipes().map(|(near, far)| (Some(near), far)).map_err(StartError::ShimLost)?,
+    let (pipes, far_ends) = match (spec.io, spec.terminal) {
+        (ProcessIo::Attached, None) => {
+            pipes().map(|(near, far)| (Some(near), far)).map_err(StartError::ShimLost)?
+        }
+        (ProcessIo::Attached, Some(_)) | (ProcessIo::Log, _) => (None, Vec::new()),
     };
     let order = order(config, &spec, directory.clone());
     let fds: Vec<BorrowedFd<'_>> = std::iter::once(&spec.netns).chain(&far_ends).map(AsFd::as_fd).collect();
     let (report, received) = exchange(&socket, &order, &fds)?;
-    match (report, received.into_iter().next()) {
+    let mut received = received.into_iter();
+    match (report, received.next()) {
         (Report::Started { pid }, Some(pidfd)) => {
+            let terminal = received.next().map(Streams::of_terminal).transpose();
+            let streams = pipes.or(terminal.map_err(StartError::ShimLost)?);
             Ok(Launched { shim, socket, pid, pidfd, streams, directory })
         }
         (Report::Failed(failure), _) => Err(failure.into()),
@@ -205,7 +210,7 @@ fn pipes() -> io::Result<(Streams, Vec<OwnedFd>)> {
     let (task_out, stdout) = pipe::pipe()?;
     let (task_err, stderr) = pipe::pipe()?;
     let far = vec![task_in.into_blocking_fd()?, task_out.into_blocking_fd()?, task_err.into_blocking_fd()?];
-    Ok((Streams { stdin, stdout, stderr }, far))
+    Ok((Streams { stdin, stdout, stderr: Some(stderr), terminal: None }, far))
 }
 
 #[cfg(test)]

@@ -8,14 +8,15 @@ use crate::project::{Sandboxing, UnknownNetwork};
 use crate::sandboxes::SandboxRequest;
 use ipnet::Ipv4Net;
 use skep_model::assign::TaskAssignment;
-use skep_model::service::ContainerSpec;
+use skep_model::service::{ContainerSpec, DEFAULT_STOP_GRACE};
+use skep_model::signal::Signal;
 use skep_model::task::TaskStatus;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Docker's default between SIGTERM and SIGKILL.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A daemon that ends waits no longer than this for its tasks, whatever their grace: Docker's for a container.
+const DAEMON_GRACE: Duration = DEFAULT_STOP_GRACE;
 
 /// Set when the task is to end.
 type Stop = watch::Receiver<Option<StopReason>>;
@@ -123,8 +124,22 @@ impl Controller {
             exit = process.wait() => return status::exited(id, pid, &exit),
             reason = stop_reason(stop) => reason,
         };
-        let exit = process.stop(STOP_GRACE).await;
+        let (signal, grace) = self.farewell(reason);
+        let exit = process.stop(signal, grace).await;
         status::stopped(id, reason, Some((pid, &exit)))
+    }
+
+    /// What a stop begins with, and how long it may take.
+    fn farewell(&self, reason: StopReason) -> (Signal, Duration) {
+        let default = (Signal::TERM, DEFAULT_STOP_GRACE);
+        let (signal, grace) = self.task.container.as_ref().map_or(default, |container| {
+            // The manager refuses what is no signal.
+            (container.stop_signal().unwrap_or(Signal::TERM), container.stop_grace())
+        });
+        match reason {
+            StopReason::Wanted => (signal, grace),
+            StopReason::DaemonStops => (signal, grace.min(DAEMON_GRACE)),
+        }
     }
 
     fn report(&self, status: TaskStatus) {

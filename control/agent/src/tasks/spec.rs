@@ -66,16 +66,18 @@ pub(super) fn process(
         resolv_conf: resolv_conf(facts),
         hosts: hosts_file(&hostname, first),
         hostname,
+        dir: container.dir.clone(),
+        user: container.user.clone(),
         io: ProcessIo::Log,
+        terminal: None,
     }
 }
 
 /// The spec's, else the first digits of the container's id.
 fn hostname(id: &str, container: &ContainerSpec) -> String {
-    let wanted = container.extra.get("Hostname").and_then(|hostname| hostname.as_str());
-    match wanted.filter(|hostname| !hostname.is_empty()) {
-        Some(hostname) => hostname.to_owned(),
-        None => short_id(&container_id(id)).to_owned(),
+    match container.hostname.as_str() {
+        "" => short_id(&container_id(id)).to_owned(),
+        hostname => hostname.to_owned(),
     }
 }
 

@@ -60,7 +60,10 @@ impl Host {
             env: Vec::new(),
             resolv_conf: "nameserver 127.0.0.11\n".into(),
             hosts: format!("127.0.0.1 localhost\n10.0.0.2 {name}\n"),
+            dir: String::new(),
+            user: String::new(),
             io: ProcessIo::Log,
+            terminal: None,
         }
     }
 

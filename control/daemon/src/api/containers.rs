@@ -16,16 +16,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use skep_agent::containers::{
     ContainerConfig, ContainerError, ContainerInfo, ContainerNetwork, ContainerState, ContainerStreams,
+    TerminalSize,
 };
+use skep_model::service::DEFAULT_STOP_GRACE;
+use skep_model::signal::Signal;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, sink, split};
-
-/// Docker's grace period between SIGTERM and SIGKILL.
-const STOP_GRACE_SECONDS: u64 = 10;
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -36,6 +36,12 @@ pub(crate) struct CreateBody {
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
     tty: bool,
+    working_dir: String,
+    user: String,
+    stop_signal: String,
+    /// Seconds.
+    stop_timeout: Option<i64>,
+    healthcheck: Option<Value>,
     host_config: Option<HostConfig>,
     networking_config: Option<NetworkingConfig>,
 }
@@ -53,6 +59,18 @@ struct HostConfig {
     memory: i64,
     nano_cpus: i64,
     cap_add: Option<Vec<String>>,
+    cap_drop: Option<Vec<String>>,
+    init: Option<bool>,
+    readonly_rootfs: bool,
+    restart_policy: Option<RestartPolicy>,
+    /// Rows and columns of the client's terminal.
+    console_size: Option<[u16; 2]>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct RestartPolicy {
+    name: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -93,6 +111,8 @@ pub(crate) async fn create(
 fn config(name: String, body: CreateBody) -> Result<ContainerConfig> {
     let host = body.host_config.unwrap_or_default();
     refuse_what_is_not_there(&host)?;
+    refuse_healthcheck(body.healthcheck.as_ref())?;
+    let [rows, columns] = host.console_size.unwrap_or_default();
     let networks = networks(&host, body.networking_config.unwrap_or_default())?;
     let args = body.entrypoint.into_iter().flatten().chain(body.cmd.into_iter().flatten()).collect();
     Ok(ContainerConfig {
@@ -102,9 +122,39 @@ fn config(name: String, body: CreateBody) -> Result<ContainerConfig> {
         env: body.env.unwrap_or_default(),
         hostname: body.hostname,
         networks,
-        tty: body.tty,
+        dir: working_dir(body.working_dir)?,
+        user: body.user,
+        terminal: body.tty.then_some(TerminalSize { rows, columns }),
+        stop_signal: match body.stop_signal.as_str() {
+            "" => Signal::TERM,
+            text => text.parse().map_err(ApiError::bad_request)?,
+        },
+        stop_grace: body.stop_timeout.map_or(DEFAULT_STOP_GRACE, grace),
         auto_remove: host.auto_remove,
     })
+}
+
+/// Seconds; -1 waits for ever, as Docker has it.
+fn grace(seconds: i64) -> Duration {
+    u64::try_from(seconds).map_or(Duration::MAX, Duration::from_secs)
+}
+
+fn working_dir(dir: String) -> Result<String> {
+    match dir.is_empty() || dir.starts_with('/') && !dir.contains('\0') {
+        true => Ok(dir),
+        false => Err(ApiError::bad_request(format!(
+            "the working directory '{dir}' is invalid, it needs to be an absolute path"
+        ))),
+    }
+}
+
+/// `--no-healthcheck` asks for what happens anyway.
+fn refuse_healthcheck(check: Option<&Value>) -> Result<()> {
+    let test = check.and_then(|check| check.get("Test")).and_then(Value::as_array);
+    match test.and_then(|test| test.first()).is_none_or(|kind| kind == "NONE") {
+        true => Ok(()),
+        false => Err(ApiError::not_yet("--health-cmd")),
+    }
 }
 
 fn refuse_what_is_not_there(host: &HostConfig) -> Result<()> {
@@ -120,6 +170,16 @@ fn refuse_what_is_not_there(host: &HostConfig) -> Result<()> {
         (host.memory != 0, "--memory"),
         (host.nano_cpus != 0, "--cpus"),
         (host.cap_add.as_ref().is_some_and(|caps| !caps.is_empty()), "--cap-add"),
+        (host.cap_drop.as_ref().is_some_and(|caps| !caps.is_empty()), "--cap-drop"),
+        (host.init == Some(true), "--init"),
+        (
+            host.readonly_rootfs,
+            "--read-only (the host's files are; /tmp, /run and the working directory are not)",
+        ),
+        (
+            host.restart_policy.as_ref().is_some_and(|policy| !matches!(policy.name.as_str(), "" | "no")),
+            "--restart of a single container (a service restarts its tasks)",
+        ),
     ];
     match asked.into_iter().find(|(asked, _)| *asked) {
         Some((_, option)) => Err(ApiError::not_yet(option)),
@@ -187,11 +247,13 @@ pub(crate) async fn attach(
     if !truthy(params.stream.as_deref()) {
         return Err(ApiError::not_yet("attach without stream=1"));
     }
-    let streams = node.agent().containers().attach(&id)?;
-    let with_stdin = truthy(params.stdin.as_deref());
+    let containers = node.agent().containers();
+    let is_terminal = containers.inspect(&id)?.config.terminal.is_some();
+    let streams = containers.attach(&id)?;
+    let client = Client { with_stdin: truthy(params.stdin.as_deref()), is_terminal };
     tokio::spawn(async move {
         match hyper::upgrade::on(request).await {
-            Ok(connection) => relay(TokioIo::new(connection), streams, with_stdin).await,
+            Ok(connection) => relay(TokioIo::new(connection), streams, client).await,
             Err(error) => tracing::debug!(%error, "the client did not take up the attach"),
         }
     });
@@ -199,28 +261,40 @@ pub(crate) async fn attach(
         .status(StatusCode::SWITCHING_PROTOCOLS)
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "tcp")
-        .header(CONTENT_TYPE, stream::MULTIPLEXED);
+        .header(CONTENT_TYPE, if is_terminal { stream::RAW } else { stream::MULTIPLEXED });
     upgraded.body(HttpBody::empty()).map_err(ApiError::internal)
 }
 
 /// How long a client may take to read the end of the output and close.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Who is attached, and to what.
+#[derive(Clone, Copy)]
+struct Client {
+    with_stdin: bool,
+    /// Its output is one stream, passed on as it comes.
+    is_terminal: bool,
+}
+
 /// Input ends when the client closes its half; output ends with the container.
-async fn relay(connection: impl AsyncRead + AsyncWrite + Send, streams: ContainerStreams, with_stdin: bool) {
+async fn relay(connection: impl AsyncRead + AsyncWrite + Send, streams: ContainerStreams, client: Client) {
     let (mut from_client, mut to_client) = split(connection);
     let ContainerStreams { mut stdin, mut output } = streams;
     let input = async {
-        if with_stdin {
+        if client.with_stdin {
             // A container that reads no input closes it: that ends the copy, not the container.
             let _ = copy(&mut from_client, &mut stdin).await;
         }
-        drop(stdin);
+        // A terminal without input is still one; the end of its input would hang it up.
+        if client.with_stdin || !client.is_terminal {
+            drop(stdin);
+        }
         pending::<()>().await;
     };
     let passed = async {
         while let Some((source, bytes)) = output.recv().await {
-            if to_client.write_all(&stream::frame(source, &bytes)).await.is_err() {
+            let piece = if client.is_terminal { bytes } else { stream::frame(source, &bytes) };
+            if to_client.write_all(&piece).await.is_err() {
                 break;
             }
         }
@@ -259,25 +333,29 @@ pub(crate) async fn kill(
     Path(id): Path<String>,
     Params(params): Params<KillParams>,
 ) -> Result<StatusCode> {
-    node.agent().containers().kill(&id, signal(params.signal.as_deref().unwrap_or("KILL"))?)?;
+    let signal: Signal = params.signal.as_deref().unwrap_or("KILL").parse().map_err(ApiError::bad_request)?;
+    node.agent().containers().kill(&id, signal.number())?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `KILL`, `SIGKILL` or `9`.
-fn signal(text: &str) -> Result<i32> {
-    use nix::sys::signal::Signal;
-    let refuse = || ApiError::bad_request(format!("invalid signal: {text}"));
-    if let Ok(number) = text.parse::<i32>() {
-        return Signal::try_from(number).map(|signal| signal as i32).map_err(|_| refuse());
-    }
-    let name = text.to_ascii_uppercase();
-    let name = if name.starts_with("SIG") { name } else { format!("SIG{name}") };
-    name.parse::<Signal>().map(|signal| signal as i32).map_err(|_| refuse())
+#[derive(Deserialize)]
+pub(crate) struct ResizeParams {
+    h: u16,
+    w: u16,
+}
+
+pub(crate) async fn resize(
+    State(node): App,
+    Path(id): Path<String>,
+    Params(ResizeParams { h: rows, w: columns }): Params<ResizeParams>,
+) -> Result<StatusCode> {
+    node.agent().containers().resize(&id, TerminalSize { rows, columns })?;
+    Ok(StatusCode::OK)
 }
 
 #[derive(Deserialize)]
 pub(crate) struct StopParams {
-    t: Option<u64>,
+    t: Option<i64>,
 }
 
 pub(crate) async fn stop(
@@ -285,8 +363,7 @@ pub(crate) async fn stop(
     Path(id): Path<String>,
     Params(params): Params<StopParams>,
 ) -> Result<StatusCode> {
-    let grace = Duration::from_secs(params.t.unwrap_or(STOP_GRACE_SECONDS));
-    node.agent().containers().stop(&id, grace).await?;
+    node.agent().containers().stop(&id, params.t.map(grace)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -330,7 +407,10 @@ pub(crate) async fn inspect(State(node): App, Path(id): Path<String>) -> Result<
             "Image": info.config.image,
             "Cmd": info.config.args,
             "Env": info.config.env,
-            "Tty": info.config.tty,
+            "Tty": info.config.terminal.is_some(),
+            "User": info.config.user,
+            "WorkingDir": info.config.dir,
+            "StopSignal": info.config.stop_signal.to_string(),
             "Labels": {},
         },
         "HostConfig": { "AutoRemove": info.config.auto_remove },
@@ -387,6 +467,7 @@ impl From<ContainerError> for ApiError {
             // dockerd's class for what another state of the container forbids.
             ContainerError::NameTaken { .. }
             | ContainerError::NotRunning(_)
+            | ContainerError::NoTerminal(_)
             | ContainerError::StillRuns(_) => Self::new(StatusCode::CONFLICT, error),
             error => Self::bad_request(error),
         }
@@ -418,7 +499,8 @@ mod tests {
         let (daemon, client) = UnixStream::pair().unwrap();
         let (stdin, container) = duplex(64);
         let (to, output) = mpsc::channel(4);
-        let relay = tokio::spawn(relay(daemon, ContainerStreams { stdin, output }, true));
+        let client_with_input = Client { with_stdin: true, is_terminal: false };
+        let relay = tokio::spawn(relay(daemon, ContainerStreams { stdin, output }, client_with_input));
         let (mut read, mut write) = client.into_split();
         write.write_all(&[b'x'; 100_000]).await.unwrap();
         to.send((LogStream::Stdout, Bytes::from_static(b"1"))).await.unwrap();

@@ -4,6 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use skep_model::session::LogStream;
 
 pub(crate) const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+/// A terminal's: one stream, as it comes.
+pub(crate) const RAW: &str = "application/vnd.docker.raw-stream";
 const HEADER_BYTES: usize = 8;
 
 pub(crate) fn frame(stream: LogStream, payload: &[u8]) -> Bytes {

@@ -1,11 +1,12 @@
 //! Reads a service spec as a client sent it: refuses what cannot be, fills in what Docker fills in.
 
+use super::container_spec::{self, MAX_LABEL_BYTES};
 use super::names::{self, NameError};
 use super::{ApiError, lookup, ports, unsupported};
 use crate::orchestrator::RestartPolicy;
 use crate::placement::Placement;
 use crate::state::State;
-use skep_model::service::{ContainerSpec, NetworkAttachmentConfig, Replicated, ServiceSpec, TaskSpec};
+use skep_model::service::{NetworkAttachmentConfig, Replicated, ServiceSpec, TaskSpec};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A /19 of addresses. Far above what one subnet of the usual size serves, and little enough that one
@@ -14,11 +15,6 @@ pub const MAX_REPLICAS: u64 = 8_192;
 /// Each network is an interface of every task.
 const MAX_NETWORKS: usize = 32;
 const MAX_ALIASES: usize = 16;
-/// Command and environment travel in every assignment of the task; a message holds 16 MiB.
-const MAX_COMMAND_BYTES: usize = 64 << 10;
-const MAX_LABEL_BYTES: usize = 64 << 10;
-/// The one image this release runs: a command of the host's own file system.
-const IMAGES: [&str; 2] = ["host", "host:latest"];
 
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
@@ -65,7 +61,7 @@ fn check_task(task: &TaskSpec) -> Result<(), ApiError> {
         return Err(ApiError::BadRequest("mismatched Runtime and *Spec fields".to_owned()));
     };
     RestartPolicy::of(task).map_err(|error| ApiError::invalid(format!("TaskSpec: {error}")))?;
-    check_container(container)
+    container_spec::check(container)
 }
 
 fn check_placement(spec: &ServiceSpec) -> Result<(), ApiError> {
@@ -79,38 +75,6 @@ fn check_placement(spec: &ServiceSpec) -> Result<(), ApiError> {
     }
 }
 
-fn check_container(container: &ContainerSpec) -> Result<(), ApiError> {
-    let image = &container.image;
-    if image.is_empty() {
-        return Err(ApiError::invalid("ContainerSpec: image reference must be provided"));
-    }
-    if !IMAGES.contains(&image.as_str()) {
-        return Err(ApiError::invalid(format!(
-            "image {image} is not available: this release runs commands of the host, as image \"host\""
-        )));
-    }
-    let command: Vec<&String> = container.command.iter().chain(&container.args).collect();
-    if command.first().is_none_or(|program| program.is_empty()) {
-        let text = "ContainerSpec: image \"host\" has no command of its own: say what to run";
-        return Err(ApiError::invalid(text));
-    }
-    let has_name = |entry: &&String| entry.split('=').next().is_some_and(|name| !name.is_empty());
-    if let Some(entry) = container.env.iter().find(|entry| !has_name(entry)) {
-        return Err(ApiError::invalid(format!("invalid environment variable: {entry}")));
-    }
-    let words = command.into_iter().chain(&container.env);
-    if words.clone().any(|word| word.contains('\0')) {
-        return Err(ApiError::invalid("ContainerSpec: command and environment must not contain NUL bytes"));
-    }
-    if words.map(|word| word.len() + 1).sum::<usize>() > MAX_COMMAND_BYTES {
-        return Err(ApiError::invalid(format!(
-            "ContainerSpec: command and environment are longer than {MAX_COMMAND_BYTES} bytes"
-        )));
-    }
-    let labels = container.extra.get("Labels").map_or(0, |labels| labels.to_string().len());
-    if labels > MAX_LABEL_BYTES { Err(labels_too_long()) } else { Ok(()) }
-}
-
 pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ApiError> {
     match labels.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > MAX_LABEL_BYTES {
         true => Err(labels_too_long()),
@@ -118,7 +82,7 @@ pub(super) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ApiE
     }
 }
 
-fn labels_too_long() -> ApiError {
+pub(super) fn labels_too_long() -> ApiError {
     ApiError::invalid(format!("labels are longer than {MAX_LABEL_BYTES} bytes altogether"))
 }
 

@@ -5,9 +5,6 @@ use super::ApiError;
 use serde_json::{Map, Value, json};
 use skep_model::service::ServiceSpec;
 
-/// Docker's default, which the executor keeps.
-const STOP_GRACE_NANOS: i64 = 10_000_000_000;
-
 pub(super) fn check(spec: &ServiceSpec) -> Result<(), ApiError> {
     for (mode, value) in &spec.mode.extra {
         if !value.is_null() {
@@ -84,7 +81,6 @@ fn is_harmless_container_field(name: &str, value: &Value) -> bool {
     match name {
         "Labels" => value.is_object(),
         "Isolation" => value == "default",
-        "StopGracePeriod" => value == STOP_GRACE_NANOS,
         "Healthcheck" => *value == json!({"Test": ["NONE"]}),
         _ => false,
     }

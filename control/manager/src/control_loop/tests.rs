@@ -278,6 +278,96 @@ fn restart_policies_are_kept() {
 }
 
 #[test]
+fn a_task_that_fails_at_once_is_restarted_once_a_second_at_most() {
+    let mut sim = Sim::new(1);
+    let job = sim.service("job", restart(json!({"Delay": 0})));
+    sim.settle();
+    let begun = sim.now;
+    for _ in 0..10 {
+        let current = sim.live(&job)[0].id.clone();
+        sim.report(&current, TaskState::Failed);
+        sim.now = sim.settle().next_wakeup.unwrap();
+        sim.settle();
+    }
+    assert_eq!(sim.now.duration_since(begun).as_secs(), 10);
+    // One that ran for longer than that is restarted as the policy says.
+    sim.advance(60);
+    let current = sim.live(&job)[0].id.clone();
+    sim.report(&current, TaskState::Failed);
+    sim.settle();
+    assert_eq!(sim.live(&job)[0].desired_state, TaskState::Running);
+}
+
+#[test]
+fn attempts_are_counted_per_slot_and_anew_after_an_update() {
+    let mut sim = Sim::new(1);
+    let job = sim.service("job", |spec| {
+        spec.mode = replicas(2);
+        restart(json!({"MaxAttempts": 1}))(spec);
+    });
+    sim.run();
+    let fail_first_slot = |sim: &mut Sim| {
+        let first = sim.live(&job).into_iter().find(|task| task.slot == 1).map(|task| task.id.clone());
+        first.is_some_and(|id| {
+            sim.report(&id, TaskState::Failed);
+            sim.run();
+            true
+        })
+    };
+    assert_eq!([(); 3].map(|()| fail_first_slot(&mut sim)), [true, true, false]);
+    assert_eq!(sim.live(&job).iter().map(|task| task.slot).collect::<Vec<_>>(), [2]);
+    let second = sim.live(&job)[0].id.clone();
+    sim.report(&second, TaskState::Failed);
+    sim.run();
+    assert_eq!(sim.live(&job).len(), 1, "the other slot has an attempt of its own");
+
+    let mut service = sim.state.services[&job].clone();
+    service.spec.task_template.force_update += 1;
+    sim.put(Change::PutService(Box::new(service)));
+    let mut current = sim.live(&job)[0].clone();
+    current.spec.force_update += 1;
+    sim.put(Change::PutTask(Box::new(current.clone())));
+    sim.report(&current.id, TaskState::Failed);
+    sim.run();
+    assert_eq!(sim.live(&job).iter().map(|task| task.slot).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn a_completed_task_of_an_on_failure_service_stays_complete() {
+    let mut sim = Sim::new(1);
+    let job = sim.service("job", restart(json!({"Condition": "on-failure"})));
+    sim.run();
+    let done = sim.live(&job)[0].id.clone();
+    sim.report(&done, TaskState::Complete);
+    sim.run();
+    assert_eq!(sim.state.tasks[&done].status.state, TaskState::Complete);
+    assert_eq!(sim.state.tasks_of(&job).count(), 1);
+}
+
+#[test]
+fn the_history_limit_is_the_clusters() {
+    let kept = |limit: i64, policy: Value| {
+        let mut sim = Sim::new(1);
+        let mut cluster = sim.state.cluster.clone().unwrap();
+        let orchestration = json!({ "TaskHistoryRetentionLimit": limit });
+        cluster.spec.extra.insert("Orchestration".to_owned(), orchestration);
+        sim.put(Change::PutCluster(Box::new(cluster)));
+        let web = sim.service("web", restart(policy));
+        sim.run();
+        for _ in 0..9 {
+            let Some(id) = sim.live(&web).first().map(|task| task.id.clone()) else { break };
+            sim.report(&id, TaskState::Failed);
+            sim.run();
+        }
+        sim.state.tasks_of(&web).count()
+    };
+    assert_eq!(kept(2, json!({})), 2);
+    assert_eq!(kept(0, json!({})), 1, "the current task is no history");
+    assert_eq!(kept(-1, json!({})), 10, "below zero is without limit");
+    assert_eq!(kept(2, json!({"MaxAttempts": 7})), 8, "attempts are counted in the history");
+}
+
+#[test]
 fn a_node_that_goes_down_loses_its_tasks_at_once_and_stops_them_when_it_returns() {
     let mut sim = Sim::new(2);
     let web = sim.service("web", |spec| spec.mode = replicas(2));
@@ -400,6 +490,7 @@ fn a_node_where_a_service_keeps_failing_comes_last() {
             sim.report(&task.id, TaskState::Failed);
         }
         sim.settle();
+        sim.advance(1);
     }
     assert_eq!(nodes.last().map(String::as_str), Some("node-2"), "{nodes:?}");
 }

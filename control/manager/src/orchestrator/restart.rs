@@ -12,6 +12,9 @@ const DEFAULT_DELAY: SignedDuration = SignedDuration::from_secs(5);
 const MAX_REPORT_LAG: SignedDuration = SignedDuration::from_secs(1);
 /// Attempts are counted in the tasks kept as history, which must stay bounded.
 pub(crate) const MAX_ATTEMPTS: u64 = 100;
+/// A place starts one task in this time at most, whatever its delay: what fails as soon as it starts would
+/// otherwise keep managers and node busy with nothing else.
+const MIN_PERIOD: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RestartPolicy {
@@ -97,7 +100,9 @@ impl RestartPolicy {
         let end = ended.status.timestamp;
         let counts = |task: &&&Task| {
             let age = end.duration_since(task.status.timestamp);
-            ended_by_itself(task) && (self.window.is_zero() || age <= self.window)
+            // Attempts at what an update has replaced say nothing about what replaced it.
+            let same = task.spec == ended.spec;
+            ended_by_itself(task) && same && (self.window.is_zero() || age <= self.window)
         };
         place.iter().filter(counts).count() as u64
     }
@@ -130,7 +135,10 @@ pub(crate) fn successor(spec: &TaskSpec, place: &[&Task], ended: &Task, now: Tim
     }
     let earliest = now.checked_sub(MAX_REPORT_LAG).unwrap_or(now);
     let end = ended.status.timestamp.clamp(earliest, now);
-    Some(end.checked_add(policy.delay).unwrap_or(Timestamp::MAX))
+    let delayed = end.checked_add(policy.delay).unwrap_or(Timestamp::MAX);
+    let started = ended.meta.created_at.max(ended.not_before.unwrap_or(Timestamp::MIN));
+    let paced = started.checked_add(MIN_PERIOD).unwrap_or(Timestamp::MAX);
+    Some(delayed.max(paced))
 }
 
 /// Whether a slot or node, whose tasks are `place` (oldest first), is served or done for good.
