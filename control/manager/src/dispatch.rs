@@ -195,7 +195,7 @@ fn tasks<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = Assignm
             service_name: task.service_name.clone(),
             slot: task.slot,
             desired_state: task.desired_state,
-            container: task.spec.container_spec.clone().filter(|_| !task.is_attachment()),
+            container: task.spec.container_spec.clone().filter(|_| !task.is_attachment()).map(Box::new),
             attachments: task.attachments.clone(),
         })
     })

@@ -117,11 +117,11 @@ pub(crate) fn task(n: u8, desired_state: TaskState) -> TaskAssignment {
         service_name: "Web".to_owned(),
         slot: n.into(),
         desired_state,
-        container: Some(ContainerSpec {
+        container: Some(Box::new(ContainerSpec {
             image: "host".to_owned(),
             args: vec!["true".to_owned()],
             ..ContainerSpec::default()
-        }),
+        })),
         attachments: vec![
             attached(INGRESS, format!("10.0.0.{}/24", 10 + n)),
             attached(NET, format!("10.0.1.{}/24", 10 + n)),
