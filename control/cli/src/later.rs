@@ -21,17 +21,17 @@ const FLAGS: &str = "
     --config-only --ingress --ip-range --ipam-driver --ipam-opt --ipv4 --ipv6 --scope --cap-add
     --cap-drop --config --container-label --credential-spec --dns --dns-option
     --dns-search --env-file --generic-resource --group --health-cmd --health-interval
-    --health-retries --health-start-interval --health-start-period --health-timeout --hostname
+    --health-retries --health-start-interval --health-start-period --health-timeout
     --init --isolation --limit-cpu --limit-memory --limit-pids --log-driver --log-opt
-    --max-concurrent --mount --no-healthcheck --no-resolve-image --oom-score-adj
-    --read-only --reserve-cpu --reserve-memory --restart-condition
-    --restart-delay --restart-max-attempts --restart-window --rollback-delay
+    --max-concurrent --mount --no-resolve-image --oom-score-adj
+    --read-only --reserve-cpu --reserve-memory
+    --rollback-delay
     --rollback-failure-action --rollback-max-failure-ratio --rollback-monitor --rollback-order
-    --rollback-parallelism --secret --stop-grace-period --stop-signal --sysctl --ulimit
+    --rollback-parallelism --secret --sysctl --ulimit
     --update-delay --update-failure-action --update-max-failure-ratio --update-monitor
     --update-order --update-parallelism --with-registry-auth --attach -a --detach -d --detach-keys
-    --tty -t --volume -v --workdir -w --memory -m --network-alias --ip --privileged --pull --restart
-    --user -u --add-host --cpus --link --publish -p --pid --pretty
+    --tty -t --volume -v --memory -m --network-alias --ip --privileged --pull --restart
+    --add-host --cpus --link --publish -p --pid --pretty
     --args --config-add --config-rm --container-label-add --container-label-rm --dns-add
     --dns-option-add --dns-option-rm --dns-rm --dns-search-add --dns-search-rm --env-add --env-rm
     --force --group-add --group-rm --host-add --host-rm --image --mount-add --mount-rm
@@ -78,7 +78,7 @@ mod tests {
         for line in [
             "skep service create --limit-cpu 1 host",
             "skep service create --update-delay=10s host",
-            "skep run -it --network backend host sh",
+            "skep run -v /a:/b --network backend host sh",
             "skep network create --ipv6 backend",
             "skep swarm init --autolock",
         ] {

@@ -3,6 +3,7 @@
 mod attach;
 mod cli;
 mod client;
+mod duration;
 mod later;
 mod mux;
 mod network;
@@ -15,6 +16,7 @@ mod show;
 mod swarm;
 mod system;
 mod tasks;
+mod terminal;
 
 use std::process::ExitCode;
 

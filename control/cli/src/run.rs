@@ -1,5 +1,7 @@
 //! `skep run`: one command in a container on a network, its output and exit status passed on.
 
+use std::future::pending;
+
 use anyhow::{Context, bail};
 use clap::Args;
 use http_body_util::BodyExt;
@@ -13,9 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::EXIT_USAGE;
 use crate::client::{Client, Error};
-use crate::mux::{self, Demux};
+use crate::mux::{self, Demux, Stream};
 use crate::query::{encode, list, text};
 use crate::service::environment;
+use crate::terminal::{self, Raw};
 
 /// What a shell exits with when a command can't be executed, and when there is none of that name; docker's too.
 const EXIT_NOT_EXECUTABLE: u8 = 126;
@@ -23,7 +26,7 @@ const EXIT_NO_COMMAND: u8 = 127;
 
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
-    /// Remove the container when it ends (without it isn't there yet)
+    /// Remove the container when it ends
     #[arg(long)]
     rm: bool,
     /// Network to be on; it must be attachable (several allowed: eth0, eth1…)
@@ -38,6 +41,30 @@ pub(crate) struct RunArgs {
     /// Pass this command's input on
     #[arg(short, long)]
     interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Print its id and leave it running; its output goes to its log
+    #[arg(short, long)]
+    detach: bool,
+    /// Program to run, before the command
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// Where the command starts
+    #[arg(short, long, value_name = "DIRECTORY")]
+    workdir: Option<String>,
+    /// Whom the command runs as, by name or number
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Host name within it
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// What asks it to end, by name or number (SIGTERM)
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Seconds it may take to end before it is killed (10)
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
+    stop_timeout: Option<i64>,
     /// Image (`host`: this host's file system, read-only), then the command; nothing behind the image is a flag
     #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "COMMAND"])]
     image_and_command: Vec<String>,
@@ -60,6 +87,10 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> u8 {
 }
 
 pub(crate) async fn run(client: &Client, args: RunArgs) -> anyhow::Result<u8> {
+    // Docker's words. With -d nobody's terminal is taken.
+    if args.interactive && args.tty && !args.detach && !terminal::is_input() {
+        bail!("the input device is not a TTY");
+    }
     let body = create_body(&args)?;
     let path = match &args.name {
         Some(name) => format!("/containers/create?name={}", encode(name)),
@@ -69,24 +100,40 @@ pub(crate) async fn run(client: &Client, args: RunArgs) -> anyhow::Result<u8> {
     for warning in list(&created, "/Warnings") {
         eprintln!("WARNING: {}", warning.as_str().unwrap_or_default());
     }
-    let container = format!("/containers/{}", encode(text(&created, "/Id")));
+    let id = text(&created, "/Id");
+    let container = format!("/containers/{}", encode(id));
+    if args.detach {
+        client.post(&format!("{container}/start"), None).await?;
+        crate::out::line(id)?;
+        return Ok(0);
+    }
     // In this order no output and no exit is missed, however short the process lives.
     let stdin = if args.interactive { "&stdin=1" } else { "" };
     let connection = client.hijack(&format!("{container}/attach?stderr=1{stdin}&stdout=1&stream=1")).await?;
-    let exit = client.stream(Method::POST, &format!("{container}/wait?condition=removed")).await?;
+    let condition = if args.rm { "removed" } else { "next-exit" };
+    let exit = client.stream(Method::POST, &format!("{container}/wait?condition={condition}")).await?;
     client.post(&format!("{container}/start"), None).await?;
     let (output, input) = tokio::io::split(connection);
+    let raw = if args.tty && args.interactive { Raw::new()? } else { None };
     if args.interactive {
         tokio::spawn(pass_in(input));
     }
     let passed = async {
-        pass_out(output).await?;
+        match args.tty {
+            true => pass_terminal(output).await?,
+            false => pass_out(output).await?,
+        }
         exit_status(exit.into_body()).await
     };
-    tokio::select! {
+    let ended = tokio::select! {
         code = passed => code,
-        error = forward_signals(client, &container) => Err(error),
-    }
+        code = hang_up(), if raw.is_some() => code,
+        error = forward_signals(client, &container), if raw.is_none() => Err(error),
+        error = forward_size(client, &container), if args.tty => Err(error),
+    };
+    // Before anything is said about how it ended.
+    drop(raw);
+    ended
 }
 
 fn create_body(args: &RunArgs) -> anyhow::Result<Value> {
@@ -98,20 +145,39 @@ fn create_body(args: &RunArgs) -> anyhow::Result<Value> {
             "which network? Name an attachable one with --network: a container without one isn't there yet"
         );
     };
-    if !args.rm {
-        bail!("`skep run` without --rm isn't there yet: nothing could list or remove the ended container");
-    }
+    let attached_input = args.interactive && !args.detach;
     let mut body = Map::new();
-    body.insert("AttachStdin".into(), json!(args.interactive));
-    body.insert("AttachStdout".into(), json!(true));
-    body.insert("AttachStderr".into(), json!(true));
-    body.insert("Tty".into(), json!(false));
+    body.insert("AttachStdin".into(), json!(attached_input));
+    body.insert("AttachStdout".into(), json!(!args.detach));
+    body.insert("AttachStderr".into(), json!(!args.detach));
+    body.insert("Tty".into(), json!(args.tty));
     body.insert("OpenStdin".into(), json!(args.interactive));
-    body.insert("StdinOnce".into(), json!(args.interactive));
+    body.insert("StdinOnce".into(), json!(attached_input));
+    if let Some(entrypoint) = &args.entrypoint {
+        body.insert("Entrypoint".into(), json!([entrypoint]));
+    }
+    let texts = [
+        ("WorkingDir", &args.workdir),
+        ("User", &args.user),
+        ("Hostname", &args.hostname),
+        ("StopSignal", &args.stop_signal),
+    ];
+    for (field, value) in texts {
+        if let Some(value) = value {
+            body.insert(field.into(), json!(value));
+        }
+    }
+    if let Some(seconds) = args.stop_timeout {
+        body.insert("StopTimeout".into(), json!(seconds));
+    }
     body.insert("Env".into(), json!(environment(&args.env)?));
     body.insert("Cmd".into(), json!(command));
     body.insert("Image".into(), json!(image));
-    body.insert("HostConfig".into(), json!({"NetworkMode": network, "AutoRemove": true}));
+    let mut host = json!({"NetworkMode": network, "AutoRemove": args.rm});
+    if let Some((rows, columns)) = terminal::size().filter(|_| args.tty) {
+        host["ConsoleSize"] = json!([rows, columns]);
+    }
+    body.insert("HostConfig".into(), host);
     let endpoints: Map<String, Value> = further.iter().map(|name| (name.clone(), json!({}))).collect();
     body.insert("NetworkingConfig".into(), json!({"EndpointsConfig": endpoints}));
     Ok(Value::Object(body))
@@ -133,6 +199,17 @@ async fn pass_out(mut output: ReadHalf<TokioIo<Upgraded>>) -> anyhow::Result<()>
         demux.push(&buffer[..len]);
         while let Some((stream, bytes)) = demux.next()? {
             mux::write(stream, &bytes)?;
+        }
+    }
+}
+
+/// A terminal's output is one stream. Its last bytes come before the daemon closes the connection.
+async fn pass_terminal(mut output: ReadHalf<TokioIo<Upgraded>>) -> anyhow::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match output.read(&mut buffer).await.context("the container's output broke off")? {
+            0 => return Ok(()),
+            len => mux::write(Stream::Stdout, &buffer[..len])?,
         }
     }
 }
@@ -179,6 +256,34 @@ async fn forward_signals(client: &Client, container: &str) -> anyhow::Error {
     }
 }
 
+/// Who sits at a terminal types signals. One that comes another way means this process: its end, or the end of its
+/// terminal, is the container's terminal's.
+async fn hang_up() -> anyhow::Result<u8> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let kind = tokio::select! {
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = hangup.recv() => SignalKind::hangup(),
+    };
+    Ok(u8::try_from(128 + kind.as_raw_value()).unwrap_or(EXIT_USAGE))
+}
+
+/// The container's terminal is as large as ours, whenever that changes. Only returns where that isn't possible.
+async fn forward_size(client: &Client, container: &str) -> anyhow::Error {
+    let mut changed = match signal(SignalKind::window_change()) {
+        Ok(changed) => changed,
+        Err(error) => return error.into(),
+    };
+    while changed.recv().await.is_some() {
+        let Some((rows, columns)) = terminal::size() else { continue };
+        // One that has just ended has no size.
+        let _ = client.post(&format!("{container}/resize?h={rows}&w={columns}"), None).await;
+    }
+    pending().await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,7 +322,28 @@ mod tests {
     fn what_is_not_there_yet_is_said() {
         let said = |line| create_body(&args(line)).unwrap_err().to_string();
         assert!(said("skep run --rm host true").contains("--network"));
-        assert!(said("skep run --network backend host true").contains("--rm"));
+    }
+
+    #[test]
+    fn a_terminal_and_what_else_was_asked_for_are_sent() {
+        let line = "skep run -it --name a --entrypoint sh -w /srv -u 33 --hostname h --stop-signal INT --network n host -c x";
+        let body = create_body(&args(line)).unwrap();
+        for (field, value) in [
+            ("AttachStdin", json!(true)),
+            ("OpenStdin", json!(true)),
+            ("Tty", json!(true)),
+            ("Entrypoint", json!(["sh"])),
+            ("Cmd", json!(["-c", "x"])),
+            ("WorkingDir", json!("/srv")),
+            ("User", json!("33")),
+            ("Hostname", json!("h")),
+            ("StopSignal", json!("INT")),
+        ] {
+            assert_eq!(body[field], value, "{field}");
+        }
+        assert_eq!(body["HostConfig"]["AutoRemove"], false);
+        let detached = create_body(&args("skep run -d --network n host x")).unwrap();
+        assert_eq!((&detached["AttachStdin"], &detached["AttachStdout"]), (&json!(false), &json!(false)));
     }
 
     #[test]

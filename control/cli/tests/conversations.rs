@@ -323,7 +323,7 @@ async fn run_that_cannot_start_exits_as_dockers() {
     assert_eq!(daemon.skep("run --rm --network backend host nope").await.status.code(), Some(127));
     let terminal = daemon.skep("run -it --rm --network backend host sh").await;
     assert_eq!(terminal.status.code(), Some(125));
-    assert!(stderr(&terminal).starts_with("-t isn't there yet"), "{}", stderr(&terminal));
+    assert!(stderr(&terminal).starts_with("the input device is not a TTY"), "{}", stderr(&terminal));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use super::attachment::{self, Attachment};
 use super::converge::{self, Progress};
 use super::placement::PlacementArgs;
 use super::publish;
+use super::task_life::LifeArgs;
 use crate::client::Client;
 use crate::network::key_values;
 use crate::out;
@@ -44,6 +45,8 @@ pub(crate) struct CreateArgs {
     /// Program to run instead of the image's own
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
+    #[command(flatten)]
+    life: LifeArgs,
     /// Don't wait until the tasks run
     #[arg(short, long, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     detach: bool,
@@ -122,6 +125,9 @@ fn spec(args: &CreateArgs, attachments: &[Attachment]) -> anyhow::Result<Value> 
     if !attachments.is_empty() {
         task["Networks"] = json!([]);
     }
+    if let Some(policy) = args.life.restart_policy() {
+        task["RestartPolicy"] = policy;
+    }
     task["ForceUpdate"] = json!(0);
     Ok(json!({
         "Name": args.name,
@@ -161,6 +167,7 @@ fn container_spec(args: &CreateArgs) -> anyhow::Result<Value> {
     if !args.env.is_empty() {
         spec.insert("Env".into(), json!(environment(&args.env)?));
     }
+    args.life.add_to_container(&mut spec);
     spec.insert("Init".into(), json!(false));
     spec.insert("DNSConfig".into(), json!({}));
     Ok(Value::Object(spec))
@@ -209,7 +216,7 @@ mod tests {
     fn args(words: &[&str]) -> CreateArgs {
         let line = ["skep", "service", "create"].iter().chain(words);
         match Cli::try_parse_from(line).unwrap().command {
-            Command::Service(super::super::Command::Create(args)) => args,
+            Command::Service(super::super::Command::Create(args)) => *args,
             other => panic!("{other:?}"),
         }
     }
@@ -255,6 +262,34 @@ mod tests {
             (short.replicas, &short.image_and_command[1..]),
             (None, &["-x", "--replicas", "3"].map(String::from)[..])
         );
+    }
+
+    #[test]
+    fn how_tasks_are_restarted_and_stopped_is_sent() {
+        let spec = sent(
+            "--restart-condition on-failure --restart-delay 1s --restart-max-attempts 3 --restart-window 1m \
+             --stop-signal SIGINT --stop-grace-period 1m30s --hostname h -w /srv -u www-data --no-healthcheck host x",
+        );
+        let task = &spec["TaskTemplate"];
+        let policy = json!({"Condition": "on-failure", "Delay": 1_000_000_000_i64, "MaxAttempts": 3, "Window": 60_000_000_000_i64});
+        assert_eq!(task["RestartPolicy"], policy);
+        let container = json!({
+            "Image": "host:latest", "Args": ["x"], "Hostname": "h", "Dir": "/srv", "User": "www-data",
+            "StopSignal": "SIGINT", "StopGracePeriod": 90_000_000_000_i64, "Healthcheck": {"Test": ["NONE"]},
+            "Init": false, "DNSConfig": {},
+        });
+        assert_eq!(task["ContainerSpec"], container);
+        let policy = json!({"Condition": "any", "Delay": 5_000_000_000_i64, "MaxAttempts": 2});
+        assert_eq!(sent("--restart-max-attempts 2 host x")["TaskTemplate"]["RestartPolicy"], policy);
+        for line in [
+            "--restart-condition often",
+            "--restart-delay -5s",
+            "--restart-max-attempts -1",
+            "--stop-grace-period 5",
+        ] {
+            let line = format!("skep service create {line} host x");
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod placement;
 mod ports;
 mod publish;
 mod scale;
+mod task_life;
 mod update;
 
 use clap::{Args, Subcommand};
@@ -25,7 +26,7 @@ pub(crate) use ports::ports_text;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Create a service
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     /// List services
     #[command(visible_alias = "list")]
     Ls(ListArgs),
