@@ -24,7 +24,7 @@ const FLAGS: &str = "
     --health-retries --health-start-interval --health-start-period --health-timeout
     --init --isolation --limit-cpu --limit-memory --limit-pids --log-driver --log-opt
     --max-concurrent --mount --no-resolve-image --oom-score-adj
-    --read-only --reserve-cpu --reserve-memory
+    --read-only --reserve-cpu --reserve-memory --hostname --no-healthcheck --workdir -w --user -u
     --rollback-delay
     --rollback-failure-action --rollback-max-failure-ratio --rollback-monitor --rollback-order
     --rollback-parallelism --secret --sysctl --ulimit
