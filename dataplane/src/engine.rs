@@ -1,5 +1,6 @@
 //! [`Engine`]: the entry points.
 
+use crate::answers::Answers;
 use crate::counters::{Counters, Stats};
 use crate::ids::PortId;
 use crate::index::Index;
@@ -35,6 +36,7 @@ pub struct Engine {
     nat: Nat,
     probes: Probes,
     counters: Counters,
+    answers: Answers,
     /// When time began: the first `now` that was handed in.
     epoch: Option<Instant>,
 }
@@ -53,6 +55,7 @@ impl Engine {
             nat: Nat::new(seed, flows),
             probes: Probes::new(seed),
             counters: Counters::new(),
+            answers: Answers::new(),
             epoch: None,
         }
     }
@@ -62,6 +65,7 @@ impl Engine {
     pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant, out: &mut impl Output) {
         let old = std::mem::replace(&mut self.index, Index::new(&snapshot));
         self.counters.follow(&old, &self.index);
+        self.answers.follow(&old, &self.index);
         let ended = self.nat.follow(&old, &self.index);
         let mut pass = self.pass(now, out);
         for flow in &ended {
@@ -137,7 +141,14 @@ impl Engine {
 
     fn pass<'a, O: Output>(&'a mut self, now: Instant, out: &'a mut O) -> Pass<'a, O> {
         let now = self.millis(now);
-        Pass { index: &self.index, nat: &mut self.nat, counters: &mut self.counters, now, out }
+        Pass {
+            index: &self.index,
+            nat: &mut self.nat,
+            counters: &mut self.counters,
+            answers: &mut self.answers,
+            now,
+            out,
+        }
     }
 
     fn millis(&mut self, now: Instant) -> u64 {

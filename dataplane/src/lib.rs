@@ -28,6 +28,7 @@ pub mod ids;
 pub mod io;
 pub mod snapshot;
 
+mod answers;
 mod counters;
 mod engine;
 mod hash;

@@ -141,6 +141,8 @@ drop_reasons! {
     FlowShare = "flow_share",
     /// No client port is left that keeps the reply distinguishable.
     ClientPortsExhausted = "client_ports_exhausted",
+    /// A reset or ICMP error of the engine's own that was one too many.
+    AnswerSuppressed = "answer_suppressed",
     /// An ICMP error about a packet of no known flow.
     IcmpErrorNoFlow = "icmp_error_no_flow",
 }

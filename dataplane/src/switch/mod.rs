@@ -15,6 +15,7 @@ mod reply;
 mod reset;
 mod target;
 
+use crate::answers::Answers;
 use crate::counters::Counters;
 use crate::engine::{HEADROOM, Output};
 use crate::ids::PortId;
@@ -34,6 +35,7 @@ pub(crate) struct Pass<'a, O> {
     pub(crate) index: &'a Index,
     pub(crate) nat: &'a mut Nat,
     pub(crate) counters: &'a mut Counters,
+    pub(crate) answers: &'a mut Answers,
     /// Milliseconds since the engine's epoch.
     pub(crate) now: u64,
     pub(crate) out: &'a mut O,

@@ -44,7 +44,7 @@ impl<O: Output> Pass<'_, O> {
 
     /// RFC 9293 §3.10.7.1: a reset that the sender of `segment` accepts.
     fn reset(&mut self, port: PortId, packet: &Packet<'_>, segment: &Segment) {
-        if segment.has(tcp::RST) {
+        if segment.has(tcp::RST) || !self.may_answer(port) {
             return;
         }
         let (seq, ack, flags) = if segment.has(tcp::ACK) {
@@ -76,7 +76,7 @@ impl<O: Output> Pass<'_, O> {
                 Some(icmpv4::Message::EchoRequest { .. } | icmpv4::Message::EchoReply { .. })
             )
         };
-        if packet.ip.offset > 0 || packet.ip.protocol == ipv4::ICMP && !is_query() {
+        if packet.ip.offset > 0 || packet.ip.protocol == ipv4::ICMP && !is_query() || !self.may_answer(port) {
             return;
         }
         let mut frame = [0; ethernet::HEADER_LEN + MAX_ERROR_LEN];
@@ -87,5 +87,13 @@ impl<O: Output> Pass<'_, O> {
         ipv4::write(&mut frame[IP_AT..], ipv4::ICMP, end - IP_AT, speaker, packet.ip.src);
         ethernet::write(&mut frame, packet.src_mac(), packet.dst_mac(), ethernet::IPV4);
         self.write(port, VnetHdr::default(), &frame[..end]);
+    }
+
+    fn may_answer(&mut self, port: PortId) -> bool {
+        let may = self.index.seat(port).is_some_and(|seat| self.answers.allow(seat.at, self.now));
+        if !may {
+            self.counters.dropped(DropReason::AnswerSuppressed);
+        }
+        may
     }
 }

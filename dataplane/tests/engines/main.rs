@@ -10,6 +10,7 @@ mod gateway;
 mod ingress;
 mod offload;
 mod paths;
+mod refusals;
 mod silence;
 mod sim;
 mod switch;
