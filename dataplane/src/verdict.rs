@@ -95,10 +95,14 @@ drop_reasons! {
     TimeExceeded = "time_exceeded",
     /// Larger than the network's MTU with DF set; the sender was told.
     FragmentationNeeded = "fragmentation_needed",
-    /// Reaches past 65,535 bytes or is cut at an odd place (RFC 791 §3.2).
+    /// Reaches past 65,535 bytes, is cut at an odd place (RFC 791 §3.2), or begins within a TCP header (RFC 1858 §3.2).
     FragmentMalformed = "fragment_malformed",
     /// A fragment whose first one never came.
     FragmentOrphaned = "fragment_orphaned",
+    /// Brings bytes that another fragment of its packet has brought, and more: nothing of the packet goes on.
+    FragmentOverlap = "fragment_overlap",
+    /// Brings only bytes that have come already.
+    FragmentRepeated = "fragment_repeated",
     /// No room to hold a fragment that came before its first one.
     FragmentHoldFull = "fragment_hold_full",
 

@@ -6,6 +6,7 @@ pub(crate) mod icmp_error;
 pub(crate) mod rewrite;
 
 mod balance;
+mod coverage;
 mod owners;
 mod queue;
 mod table;

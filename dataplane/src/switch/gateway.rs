@@ -100,7 +100,7 @@ impl<O: Output> Pass<'_, O> {
         let asker = packet.ip.src;
         set_addresses(packet, network.gateway, asker);
         icmpv4::answer_echo(packet.payload_mut());
-        self.note_first(key, packet, None);
+        self.note_first(key, packet, None)?;
         let verdict = self.hop(network, packet, None)?;
         ethernet::set_src(packet.frame_mut(), network.gateway_mac);
         Ok(verdict)

@@ -39,7 +39,7 @@ impl<O: Output> Pass<'_, O> {
         } else {
             self.nat.admit(network, via, packet, &transport, self.now)?;
         }
-        self.note_first(key, packet, None);
+        self.note_first(key, packet, None)?;
         self.hop(network, packet, None)
     }
 
@@ -64,7 +64,7 @@ impl<O: Output> Pass<'_, O> {
             let via = self.nat.reply(network, packet, &transport, self.now);
             via.ok_or_else(|| self.refuse(port, packet, network.gateway, &transport, DropReason::NoRoute))?
         };
-        self.note_first(key, packet, via);
+        self.note_first(key, packet, via)?;
         self.hop(network, packet, via)
     }
 
@@ -92,7 +92,7 @@ impl<O: Output> Pass<'_, O> {
             return self.error_at_entry(network, packet);
         }
         if let Some(via) = self.nat.reply(network, packet, &transport, self.now) {
-            self.note_first(key, packet, via);
+            self.note_first(key, packet, via)?;
             return self.hop(network, packet, via);
         }
         let Some(tuple) = Tuple::of(network.vni.as_u32(), &packet.ip, &transport) else {
@@ -108,7 +108,7 @@ impl<O: Output> Pass<'_, O> {
         let service = published_by(network, packet.ip.src, port).ok_or(DropReason::NoFlow)?;
         let Tuple { src_port, dst, dst_port, .. } = tuple;
         rewrite(packet, &transport, Ends { src: service.vip, src_port, dst, dst_port });
-        self.note_first(key, packet, None);
+        self.note_first(key, packet, None)?;
         self.hop(network, packet, None)
     }
 

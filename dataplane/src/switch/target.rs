@@ -4,7 +4,7 @@ use super::{Origin, Pass};
 use crate::engine::{HEADROOM, Output};
 use crate::ids::PortId;
 use crate::index::{NetworkIndex, ServiceIndex};
-use crate::nat::fragments::{FragmentKey, FragmentRoute};
+use crate::nat::fragments::{FragmentKey, FragmentRoute, Piece};
 use crate::nat::icmp_error::Quoted;
 use crate::nat::rewrite::set_addresses;
 use crate::packet::{Packet, Transport};
@@ -45,7 +45,7 @@ impl<O: Output> Pass<'_, O> {
             }
             None
         };
-        self.note_first(key, packet, via);
+        self.note_first(key, packet, via)?;
         self.hop(network, packet, via)
     }
 
@@ -72,7 +72,7 @@ impl<O: Output> Pass<'_, O> {
             result.map_err(|reason| self.refuse(port, packet, service.vip, &transport, reason))?;
             None
         };
-        self.note_first(key, packet, via);
+        self.note_first(key, packet, via)?;
         self.hop(network, packet, via)
     }
 
@@ -112,17 +112,23 @@ impl<O: Output> Pass<'_, O> {
         packet: &mut Packet<'_>,
     ) -> Result<Option<Verdict>, DropReason> {
         let key = fragment_key(network, origin, packet);
-        let Some(route) = self.nat.fragments.route(&key, self.now) else { return Ok(None) };
+        let Some(route) = self.nat.fragments.route(&key, piece(packet), self.now)? else { return Ok(None) };
         set_addresses(packet, route.src, route.dst);
         self.hop(network, packet, route.via).map(Some)
     }
 
     /// Notes where a first fragment goes. `key` is the packet's as it came.
-    pub(super) fn note_first(&mut self, key: FragmentKey, packet: &Packet<'_>, via: Option<Ipv4Addr>) {
-        if packet.ip.more_fragments {
-            let route = FragmentRoute { src: packet.ip.src, dst: packet.ip.dst, via };
-            self.nat.fragments.record(key, route, self.now);
+    pub(super) fn note_first(
+        &mut self,
+        key: FragmentKey,
+        packet: &Packet<'_>,
+        via: Option<Ipv4Addr>,
+    ) -> Result<(), DropReason> {
+        if !packet.ip.more_fragments {
+            return Ok(());
         }
+        let route = FragmentRoute { src: packet.ip.src, dst: packet.ip.dst, via };
+        self.nat.fragments.record(key, route, piece(packet), self.now)
     }
 
     fn hold(
@@ -140,6 +146,13 @@ impl<O: Output> Pass<'_, O> {
         self.nat.fragments.hold(key, origin, &packet.buf[range], self.now)?;
         Ok(Verdict::Held)
     }
+}
+
+fn piece(packet: &Packet<'_>) -> Piece {
+    let ip = &packet.ip;
+    // Checked when it was parsed: no packet exceeds 65,535 bytes.
+    let [start, end] = [ip.offset, ip.offset + ip.payload_len()].map(|at| at as u16);
+    Piece { start, end, is_last: !ip.more_fragments }
 }
 
 pub(super) fn fragment_key(network: &NetworkIndex, origin: Origin, packet: &Packet<'_>) -> FragmentKey {

@@ -1,7 +1,7 @@
 //! IPv4 (RFC 791).
 
 use super::checksum::{self, Delta};
-use super::{ip_at, put_ip, put_u16, u16_at};
+use super::{ip_at, put_ip, put_u16, tcp, u16_at};
 use crate::verdict::DropReason;
 use std::net::Ipv4Addr;
 
@@ -52,9 +52,12 @@ pub(crate) fn parse(packet: &[u8]) -> Result<Header, DropReason> {
         return Err(DropReason::IpChecksum);
     }
     // RFC 791 §3.2: all fragments but the last carry a multiple of 8 bytes, and no packet exceeds 65,535.
+    // RFC 1858 §3.2: a TCP header in pieces hides its flags, or a later piece overwrites them.
     let payload_len = header.payload_len();
+    let cuts_tcp = header.protocol == TCP && (1..tcp::MIN_HEADER_LEN).contains(&header.offset);
     if header.is_fragment()
         && (payload_len == 0
+            || cuts_tcp
             || header.more_fragments && payload_len % 8 != 0
             || header.header_len + header.offset + payload_len > usize::from(u16::MAX))
     {

@@ -124,13 +124,13 @@ fn a_fragment_that_overtook_its_first_one_waits_for_it() {
 fn a_fragment_whose_first_one_never_comes_is_let_go() {
     let mut sim = sim();
     let whole = from_to(CLIENT, VIP).udp(4000, 53, &[5; 20_000]);
-    for piece in &cut(&whole, 1424, 7)[1..] {
+    for piece in &cut(&whole, 400, 7)[1..] {
         sim.send(1, 1, piece);
     }
-    assert_eq!(sim.dropped(1, DropReason::FragmentHoldFull), 14 - 8);
+    assert_eq!(sim.dropped(1, DropReason::FragmentHoldFull), 50 - 48);
     assert_eq!(sim.engine(1).poll_timeout(), Some(sim.now + Duration::from_millis(100)));
     sim.advance(Duration::from_millis(100));
-    assert_eq!(sim.dropped(1, DropReason::FragmentOrphaned), 8);
+    assert_eq!(sim.dropped(1, DropReason::FragmentOrphaned), 48);
     sim.assert_silent();
     assert!(sim.wire.is_empty());
 }
@@ -207,6 +207,125 @@ fn malformed_fragments_are_dropped() {
     sim.send(1, 1, &past_the_end);
     assert_eq!(sim.dropped(1, DropReason::FragmentMalformed), 2);
     assert!(sim.wire.is_empty());
+}
+
+#[test]
+fn the_largest_datagram_comes_through_a_vip_in_any_order() {
+    let payload: Vec<u8> = (0..65_507u32).map(|n| (n * 7 + n / 255) as u8).collect();
+    let whole = from_to(CLIENT, VIP).udp(4000, 53, &payload);
+    let mut pieces = cut(&whole, 1424, 7);
+    assert_eq!(pieces.len(), 46 + 1);
+    let mut sim = sim();
+    for round in 0..20 {
+        // Every seventh, backwards, from another place each time.
+        let count = pieces.len();
+        let shuffled =
+            (0..count).map(|n| pieces[(round * 5 + (count - n) * 7) % count].clone()).collect::<Vec<_>>();
+        for piece in &shuffled {
+            sim.send(1, 1, piece);
+        }
+        let seen = Seen::read(&join(&frames(&mut sim, 2, 1)));
+        assert_eq!((seen.ends(), seen.payload), ((ip(CLIENT), 4000, ip(BACKEND), 53), payload.clone()));
+        pieces = cut(&whole, 1424, 8 + round as u16);
+    }
+    assert!(sim.engine(1).stats().drops.into_iter().all(|(_, n)| n == 0));
+}
+
+#[test]
+fn of_a_datagram_whose_fragments_overlap_nothing_more_goes_on() {
+    for (start, len) in [(1416usize, 1424usize), (8, 3200), (1416, 16), (2000, 1424), (2840, 1424)] {
+        let mut sim = sim();
+        let whole = from_to(CLIENT, VIP).udp(4000, 53, &[5; 5000]);
+        let pieces = cut(&whole, 1424, 7);
+        let mut overlapping = [&whole[..34], &whole[34 + start..34 + start + len]].concat();
+        overlapping[16..18].copy_from_slice(&((20 + len) as u16).to_be_bytes());
+        overlapping[18..20].copy_from_slice(&7u16.to_be_bytes());
+        overlapping[20..22].copy_from_slice(&((start / 8) as u16 | 0x2000).to_be_bytes());
+        resum(&mut overlapping);
+        for piece in [&pieces[0], &pieces[2], &overlapping, &pieces[1], &pieces[3]] {
+            sim.send(1, 1, piece);
+        }
+        assert_eq!(frames(&mut sim, 2, 1).len(), 2, "{start}");
+        assert_eq!(sim.dropped(1, DropReason::FragmentOverlap), 1 + 2);
+        // The next datagram is another one.
+        cut(&whole, 1424, 8).iter().for_each(|piece| sim.send(1, 1, piece));
+        assert_eq!(Seen::read(&join(&frames(&mut sim, 2, 1))).payload, [5; 5000]);
+    }
+}
+
+#[test]
+fn fragments_that_the_network_repeats_go_on_once() {
+    let mut sim = sim();
+    let whole = from_to(CLIENT, VIP).udp(4000, 53, &[5; 5000]);
+    let pieces = cut(&whole, 1424, 7);
+    for piece in &pieces[..3] {
+        sim.send(1, 1, piece);
+        sim.send(1, 1, piece);
+    }
+    sim.send(1, 1, &pieces[3]);
+    assert_eq!(sim.dropped(1, DropReason::FragmentRepeated), 3);
+    assert_eq!(Seen::read(&join(&frames(&mut sim, 2, 1))).payload, [5; 5000]);
+    // A sender that has come round to the same identification.
+    pieces.iter().for_each(|piece| sim.send(1, 1, piece));
+    assert_eq!(Seen::read(&join(&frames(&mut sim, 2, 1))).payload, [5; 5000]);
+}
+
+/// RFC 1858: what a first fragment shows is what a filter sees, so it has to show the header, and nothing may change
+/// it later.
+#[test]
+fn a_tcp_header_comes_in_one_piece() {
+    let mut sim = sim();
+    for dst in [VIP, BACKEND] {
+        let whole = from_to(CLIENT, dst).tcp(4000, 80, "S", 1, 0, &[5; 100]);
+        for size in [8, 16] {
+            cut(&whole, size, size as u16).iter().for_each(|piece| sim.send(1, 1, piece));
+        }
+        let later = &cut(&whole, 8, 99)[1..3];
+        later.iter().for_each(|piece| sim.send(1, 1, piece));
+    }
+    assert_eq!(sim.dropped(1, DropReason::TransportMalformed), 4, "the first ones of 8 and 16 bytes");
+    assert_eq!(sim.dropped(1, DropReason::FragmentMalformed), 2 * (2 + 1 + 2));
+    let headers =
+        frames(&mut sim, 2, 1).iter().filter(|frame| frame[20] & 0x1f == 0 && frame[21] < 3).count();
+    assert_eq!(headers, 0);
+}
+
+/// A port that sends beginnings, or middles, of datagrams that never end.
+#[test]
+fn a_flood_of_lone_fragments_costs_another_port_none_of_its_own() {
+    const FLOOD: usize = 200_000;
+    let mut sim = sim();
+    let lone = cut(&from_to("10.1.0.4", VIP).udp(4000, 53, &[6; 64]), 32, 0);
+    let whole = from_to(CLIENT, VIP).udp(4000, 53, &[5; 4000]);
+    let (mut sent, mut arrived) = (0, 0);
+    for n in 0..FLOOD {
+        // First beginnings, then middles: each of a datagram of its own.
+        let mut piece = lone[usize::from(n >= FLOOD / 2)].clone();
+        piece[18..20].copy_from_slice(&(n as u16).to_be_bytes());
+        resum(&mut piece);
+        sim.send(1, 2, &piece);
+        if n % 1000 == 0 {
+            let mut pieces = cut(&whole, 1424, (n / 1000) as u16);
+            if n % 2000 == 0 {
+                pieces.reverse();
+            }
+            sim.clear();
+            for piece in pieces {
+                sim.send(1, 1, &piece);
+                // More of the flood between one's own.
+                sim.send(1, 2, &lone[1]);
+            }
+            let own: Vec<_> = frames(&mut sim, 2, 1).into_iter().filter(|frame| frame[29] == 3).collect();
+            sent += 1;
+            arrived += usize::from(own.len() == 3 && Seen::read(&join(&own)).payload == [5; 4000]);
+            sim.wire.clear();
+        }
+        if n % 50_000 == 49_999 {
+            sim.advance(Duration::from_millis(100));
+        }
+    }
+    assert_eq!((sent, arrived), (FLOOD / 1000, FLOOD / 1000));
+    assert!(sim.dropped(1, DropReason::FragmentHoldFull) > FLOOD as u64 / 4, "the cap holds");
 }
 
 proptest! {
