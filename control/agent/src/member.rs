@@ -7,7 +7,7 @@ use crate::containers::LocalContainers;
 use crate::desired::DesiredFile;
 use crate::executor::{ProcessExecutor, ReadOptions};
 use crate::explain::explain;
-use crate::host::{Host, HostConfig, HostFacts};
+use crate::host::{Host, HostConfig, HostFacts, Underlay};
 use crate::places::Places;
 use crate::project::Local;
 use crate::reconcile::{Carrier, Kernel, Parts, Progress, Reconciler};
@@ -17,9 +17,10 @@ use crate::tasks::{TaskContext, Tasks};
 use ipnet::Ipv4Net;
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
 use skep_model::NodeId;
+use skep_model::cluster::DEFAULT_LISTEN_PORT;
 use skep_model::node::NodeDescription;
 use skep_model::session::ReadLogs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,7 @@ impl Member {
         let config = HostConfig {
             egress_mtu: underlay_mtu,
             sysctl_record: Some(around.state_dir.join("sysctls")),
+            underlay: Some(underlay(&membership)),
             ..HostConfig::default()
         };
         let host = Arc::new(Host::open(config).await?);
@@ -111,7 +113,7 @@ impl Member {
         };
         let (stop_session, stopped) = watch::channel(false);
         let (session, link) = session::start(config, stopped);
-        link.routed.send_replace(facts.routed.clone());
+        link.routed.send_replace(facts.routed_with(local.gwbridge));
         let (facts, looked) = watch::channel(Arc::new(facts));
 
         let (mtu, gwbridge) = (local.mtu(), local.gwbridge.unwrap_or_default());
@@ -191,6 +193,19 @@ impl Member {
 
 async fn facts() -> Result<HostFacts, JoinError> {
     Ok(Host::open(HostConfig::default()).await?.facts().await?)
+}
+
+fn underlay(membership: &Membership) -> Underlay {
+    Underlay {
+        vtep: membership.data_path_addr,
+        data_path_port: membership.data_path_port,
+        control_ports: membership
+            .managers
+            .iter()
+            .map(SocketAddr::port)
+            .chain([DEFAULT_LISTEN_PORT])
+            .collect(),
+    }
 }
 
 async fn packet_thread(vtep: Ipv4Addr, port: u16) -> Result<Handle, JoinError> {

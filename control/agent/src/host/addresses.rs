@@ -49,6 +49,12 @@ impl AddressPool {
         lent.last = free;
         Some(Lease { pool: Arc::clone(self), addr: free.into() })
     }
+
+    /// What is lent, in order.
+    pub(super) fn lent(&self) -> Vec<Ipv4Addr> {
+        let lent = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        lent.addrs.iter().map(|addr| Ipv4Addr::from(*addr)).collect()
+    }
 }
 
 impl Lease {

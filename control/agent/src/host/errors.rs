@@ -74,6 +74,8 @@ pub enum MeshError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Gwbridge(#[from] GwbridgeError),
     #[error("port {port}/sctp cannot be published: the routing mesh carries tcp and udp")]
     Sctp { port: u16 },
     #[error(transparent)]

@@ -37,6 +37,12 @@ impl HostFacts {
         self.addresses.iter().find(|a| a.addr.addr() == addr).map(|a| a.mtu)
     }
 
+    /// What no network of the cluster may cover: the host's routes, and the egress bridge's subnet, which a
+    /// container on that network would have a second way to.
+    pub fn routed_with(&self, gwbridge: Option<Ipv4Net>) -> Vec<Ipv4Net> {
+        self.routed.iter().copied().chain(gwbridge).collect()
+    }
+
     /// What a subnet of our own must not cover: a resolver may be reached by the default route alone.
     pub(super) fn taken(&self) -> Vec<Ipv4Net> {
         let resolvers = self.resolvers.iter().filter_map(|resolver| match resolver {

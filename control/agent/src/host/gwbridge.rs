@@ -3,6 +3,7 @@
 use super::addresses::{AddressPool, Lease, gateway};
 use super::netlink::{Netlink, default_route};
 use super::netns::Netns;
+use super::upkeep::{Interface, Seen};
 use super::{EgressInterface, GWBRIDGE, GwbridgeError, VETH_PREFIX, subnet, sysctl};
 use ipnet::Ipv4Net;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
@@ -10,6 +11,7 @@ use rtnetlink::packet_route::route::RouteHeader;
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use skep_dataplane::ids::MacAddr;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
@@ -58,6 +60,42 @@ impl Gwbridge {
         Ok(())
     }
 
+    /// Makes it, and its containers' veths, what they should be; returns what was changed back.
+    pub(super) async fn put_right(
+        &mut self,
+        seen: &Seen,
+        netns: &Netns,
+        netlink: &Netlink,
+    ) -> Result<Vec<String>, GwbridgeError> {
+        let Some(link) = seen.link(GWBRIDGE) else {
+            self.recreate(netns, netlink).await?;
+            return Ok(vec![format!("the interface {GWBRIDGE}")]);
+        };
+        let mut repaired =
+            self.interface().put_right(seen, netns, netlink).await.map_err(step("put right"))?;
+        for addr in self.lent() {
+            let Some(veth) = seen.link(&veth_name(addr)) else { continue };
+            if veth.controller == Some(link.index) && veth.isolated && veth.up {
+                continue;
+            }
+            connect(netlink, veth.index, link.index).await.map_err(step("connect a container to"))?;
+            netlink.set_up(veth.index).await.map_err(step("connect a container to"))?;
+            repaired.push(format!("the interface {}", veth.name));
+        }
+        Ok(repaired)
+    }
+
+    fn interface(&self) -> Interface {
+        let addr = gateway(self.subnet);
+        Interface {
+            name: GWBRIDGE,
+            mac: MacAddr::for_ip(addr),
+            mtu: self.mtu,
+            addr: Ipv4Net::new_assert(addr, self.subnet.prefix_len()),
+            settings: &[("forwarding", "1"), ("route_localnet", "0")],
+        }
+    }
+
     async fn adopt_veths(&self, netlink: &Netlink, bridge: u32) -> io::Result<()> {
         for link in netlink.links().await?.iter().filter(|link| link.name.starts_with(VETH_PREFIX)) {
             connect(netlink, link.index, bridge).await?;
@@ -78,6 +116,11 @@ impl Gwbridge {
     pub(super) fn mtu(&self) -> u32 {
         self.mtu
     }
+
+    /// Addresses of the containers on it, in order.
+    pub(super) fn lent(&self) -> Vec<Ipv4Addr> {
+        self.pool.lent()
+    }
 }
 
 impl Veth {
@@ -95,8 +138,7 @@ impl Veth {
             addr: Ipv4Net::new_assert(lease.addr(), subnet.prefix_len()),
             gateway: gateway(subnet),
         };
-        // The name carries the address, so an operator sees which container's it is.
-        let host_side = format!("{VETH_PREFIX}{:08x}", u32::from(lease.addr()));
+        let host_side = veth_name(lease.addr());
         host.1.add_link(veth_pair(&host_side, &inside, container.0, mtu)).await?;
         let veth = Self { host_side, inside, _lease: lease };
         match veth.configure(host, container).await {
@@ -125,6 +167,12 @@ impl Veth {
         let main = RouteHeader::RT_TABLE_MAIN.into();
         container.1.add_route(default_route(self.inside.gateway, index, None, main)).await
     }
+}
+
+/// The host's side of the veth of the container that has this address on the bridge. The name carries it,
+/// so an operator sees which container's it is.
+pub(super) fn veth_name(addr: Ipv4Addr) -> String {
+    format!("{VETH_PREFIX}{:08x}", u32::from(addr))
 }
 
 /// Isolated ports exchange no frame with one another; each reaches the bridge itself.

@@ -4,7 +4,8 @@ use super::guard::{self, Guards, Taken};
 use super::netlink::Netlink;
 use super::netns::Netns;
 use super::rules::Rules;
-use super::sysctl::{self, IP_FORWARD, Sysctls};
+use super::sysctl::{self, Sysctls};
+use super::upkeep::{Interface, Seen};
 use super::{MeshError, SKEP0, sandbox};
 use ipnet::Ipv4Net;
 use skep_dataplane::ids::{MacAddr, PortId};
@@ -16,8 +17,9 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// How often a port another program holds is worth trying again.
-pub const RECHECK_PERIOD: Duration = Duration::from_secs(10);
+/// How often what Skep made is compared with what is there, and a port another program holds is tried
+/// again. Twice and a half fit into the ten seconds in which a host is to heal.
+pub const RECHECK_PERIOD: Duration = Duration::from_secs(4);
 
 /// Frames `skep0` holds while the packet thread is busy: all mesh traffic of the host comes by it.
 const SKEP0_QUEUE: u32 = 4000;
@@ -29,6 +31,8 @@ pub struct MeshPlan {
     pub ports: Vec<PublishedPort>,
     /// Ranges no client may claim as its source: overlays, VIPs and gateways.
     pub reserved: Vec<Ipv4Net>,
+    /// Where the VTEPs of the other nodes receive.
+    pub peers: Vec<Ipv4Addr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +85,13 @@ impl fmt::Display for PortConflict {
 /// The mesh as it was last applied.
 #[derive(Debug, Default)]
 pub(super) struct Mesh {
-    skep0: Option<Skep0>,
+    /// With the number of its interface: another of that name is none of ours.
+    skep0: Option<(Skep0, u32)>,
     /// Waits here for a report, should the step after its making fail.
     new_tap: Option<(PortId, Tap)>,
     ports: Vec<PublishedPort>,
     reserved: Vec<Ipv4Net>,
+    peers: Vec<Ipv4Addr>,
     guards: Guards,
     taken: Taken,
 }
@@ -102,27 +108,47 @@ impl Mesh {
         if let Some(port) = plan.ports.iter().find(|port| port.protocol == Protocol::Sctp) {
             return Err(MeshError::Sctp { port: port.published });
         }
-        let forward = sysctls.set(netns, IP_FORWARD, "1").await;
+        let forward = sysctls.forward(netns).await;
         forward.map_err(step("let this host forward (net.ipv4.ip_forward)"))?;
         self.make_skep0(plan.skep0, netns, netlink).await?;
         self.ports = distinct(plan.ports);
         self.reserved = plan.reserved;
+        self.peers = plan.peers;
         self.take_ports(netns).await
     }
 
     async fn make_skep0(&mut self, wanted: Skep0, netns: &Netns, netlink: &Netlink) -> Result<(), MeshError> {
         let link = netlink.link(SKEP0).await.map_err(step("look for skep0"))?;
-        if link.is_some() && self.skep0 == Some(wanted) {
+        if link.is_some_and(|link| self.skep0 == Some((wanted, link.index))) {
             return Ok(());
         }
         self.skep0 = None;
         self.new_tap = None;
         netlink.delete_link_named(SKEP0).await.map_err(step("delete a former skep0"))?;
         let tap = sandbox::open_tap(netns, SKEP0, true).await.map_err(step("make skep0"))?;
-        configure(wanted, netns, netlink).await.map_err(step("configure skep0"))?;
-        self.skep0 = Some(wanted);
+        let index = configure(wanted, netns, netlink).await.map_err(step("configure skep0"))?;
+        self.skep0 = Some((wanted, index));
         self.new_tap = Some((wanted.port, tap));
         Ok(())
+    }
+
+    /// Makes `skep0` what it should be; returns what was changed back.
+    pub(super) async fn put_right(
+        &mut self,
+        seen: &Seen,
+        netns: &Netns,
+        netlink: &Netlink,
+    ) -> Result<Vec<String>, MeshError> {
+        let Some((skep0, index)) = self.skep0 else { return Ok(Vec::new()) };
+        if seen.link(SKEP0).is_none_or(|link| link.index != index) {
+            self.make_skep0(skep0, netns, netlink).await?;
+            return Ok(vec![format!("the interface {SKEP0}")]);
+        }
+        skep0.interface().put_right(seen, netns, netlink).await.map_err(step("put skep0 right"))
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.skep0.is_some()
     }
 
     /// Guards what can be had and notes who has the rest.
@@ -156,9 +182,11 @@ impl Mesh {
         self.taken.iter().map(conflict).collect()
     }
 
-    pub(super) fn rules(&self, egress: Option<Ipv4Net>) -> Rules {
+    /// What the mesh adds to `rules`.
+    pub(super) fn rules(&self, rules: Rules) -> Rules {
         let served = self.ports.iter().filter(|port| !self.taken.contains_key(&guard::key(port)));
-        Rules { egress, ports: served.copied().collect(), reserved: self.reserved.clone() }
+        let (ports, reserved, peers) = (served.copied().collect(), self.reserved.clone(), self.peers.clone());
+        Rules { ports, reserved, peers, ..rules }
     }
 }
 
@@ -176,13 +204,28 @@ fn distinct(ports: Vec<PublishedPort>) -> Vec<PublishedPort> {
     owners.into_values().collect()
 }
 
-async fn configure(skep0: Skep0, netns: &Netns, netlink: &Netlink) -> io::Result<()> {
+impl Skep0 {
+    fn interface(&self) -> Interface {
+        let Self { addr, mac, mtu, .. } = *self;
+        Interface { name: SKEP0, mac, mtu: mtu.into(), addr, settings: &SKEP0_SETTINGS }
+    }
+}
+
+/// Answers to loopback clients come in here with a loopback destination. Only on skep0, where nobody but
+/// the packet engine sends: elsewhere route_localnet would open 127/8 to the network.
+const SKEP0_SETTINGS: [(&str, &str); 2] = [("forwarding", "1"), ("route_localnet", "1")];
+
+async fn configure(skep0: Skep0, netns: &Netns, netlink: &Netlink) -> io::Result<u32> {
     let index = netlink.index_of(SKEP0).await?;
-    // Answers to loopback clients come in here with a loopback destination. Only on skep0, where nobody
-    // but the packet engine sends: elsewhere it would open 127/8 to the network.
-    netns.run(|| sysctl::write(&format!("ipv4/conf/{SKEP0}/route_localnet"), "1")).await?;
+    let settings = || {
+        let set =
+            |(setting, value): &(&str, &str)| sysctl::write(&format!("ipv4/conf/{SKEP0}/{setting}"), value);
+        SKEP0_SETTINGS.iter().try_for_each(set)
+    };
+    netns.run(settings).await?;
     netlink.add_address(index, skep0.addr).await?;
-    netlink.set_up_ethernet(index, skep0.mac, skep0.mtu.into(), SKEP0_QUEUE).await
+    netlink.set_up_ethernet(index, skep0.mac, skep0.mtu.into(), SKEP0_QUEUE).await?;
+    Ok(index)
 }
 
 fn step(what: &'static str) -> impl FnOnce(io::Error) -> MeshError {

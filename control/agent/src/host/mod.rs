@@ -2,7 +2,7 @@
 //! egress bridge, `skep0` and the nft table of the routing mesh.
 //!
 //! Everything here is named so that a starting daemon recognises what a killed one left:
-//! the table `inet skep`, the links [`GWBRIDGE`], [`SKEP0`] and [`VETH_PREFIX`]`*`.
+//! the tables `inet skep`, `inet skep_quota` and `bridge skep`, the links [`GWBRIDGE`], [`SKEP0`] and [`VETH_PREFIX`]`*`.
 //!
 //! All work happens in one namespace, the host's, which is the caller's unless [`HostConfig::netns`]
 //! says otherwise. A runtime worker never changes namespace; see [`netns`].
@@ -17,14 +17,20 @@ mod netlink;
 pub mod netns;
 mod nft;
 mod prerequisites;
+mod quota;
 mod rules;
 mod sandbox;
+mod sources;
 mod subnet;
 mod sysctl;
+mod tables;
+mod upkeep;
 
 pub use errors::{FactsError, GwbridgeError, HostError, MeshError, RulesError, SandboxError, TeardownError};
 pub use facts::{HostAddress, HostFacts};
 pub use mesh::{MeshPlan, MeshReport, PortConflict, PublishedPort, RECHECK_PERIOD, Skep0};
+pub use quota::EGRESS_CONNECTIONS;
+pub use rules::Underlay;
 pub use sandbox::{EgressInterface, IngressRouting, InterfaceSpec, Sandbox, SandboxNetns, SandboxSpec};
 pub use skep_dataplane::io::{Process, Tap};
 
@@ -36,9 +42,12 @@ use netlink::Netlink;
 use netns::Netns;
 use rules::Rules;
 use sandbox::Outside;
+use std::io;
 use std::path::PathBuf;
-use sysctl::{IP_FORWARD, Sysctls};
+use sysctl::Sysctls;
+use tables::{Table, Tables};
 use tokio::sync::Mutex;
+use upkeep::Seen;
 
 /// The bridge containers leave the host by. Docker's API lists it as `docker_gwbridge`.
 pub const GWBRIDGE: &str = "skep_gwbridge";
@@ -58,11 +67,22 @@ pub struct HostConfig {
     /// Remembers the sysctls changed here, so that they can be restored even by the daemon after a
     /// killed one. None: they are remembered for this process's life only.
     pub sysctl_record: Option<PathBuf>,
+    /// What nobody of this host but the daemon may send to. None: it isn't guarded.
+    pub underlay: Option<Underlay>,
+    /// Connections a container may have through the egress bridge at a time.
+    pub egress_connections: u32,
 }
 
 impl Default for HostConfig {
     fn default() -> Self {
-        Self { netns: None, egress_mtu: 1500, resolv_conf: "/etc/resolv.conf".into(), sysctl_record: None }
+        Self {
+            netns: None,
+            egress_mtu: 1500,
+            resolv_conf: "/etc/resolv.conf".into(),
+            sysctl_record: None,
+            underlay: None,
+            egress_connections: EGRESS_CONNECTIONS,
+        }
     }
 }
 
@@ -71,6 +91,8 @@ impl Default for HostConfig {
 pub struct Host {
     resolv_conf: PathBuf,
     egress_mtu: u32,
+    underlay: Option<Underlay>,
+    egress_connections: u32,
     netns: Netns,
     netlink: Netlink,
     /// What was made so far. Held across each change, so that changes come one after the other.
@@ -81,9 +103,16 @@ pub struct Host {
 struct Made {
     gwbridge: Option<Gwbridge>,
     mesh: Mesh,
-    /// What the nft table says; None while there is none.
-    loaded: Option<Rules>,
+    tables: Tables,
+    /// [`nft::generation`] when the tables were last seen to be right.
+    seen_right: Option<u32>,
     sysctls: Sysctls,
+}
+
+impl Made {
+    fn is_anything(&self) -> bool {
+        self.gwbridge.is_some() || self.mesh.is_on()
+    }
 }
 
 impl Host {
@@ -96,9 +125,11 @@ impl Host {
         let netns = config.netns.map_or_else(Netns::current, Ok).map_err(HostError::Netns)?;
         let netlink = Netlink::in_netns(&netns).await.map_err(HostError::Netlink)?;
         let sysctls = Sysctls::new(config.sysctl_record);
-        let made = Made { gwbridge: None, mesh: Mesh::default(), loaded: None, sysctls };
-        let (resolv_conf, egress_mtu) = (config.resolv_conf, config.egress_mtu);
-        Ok(Self { resolv_conf, egress_mtu, netns, netlink, made: Mutex::new(made) })
+        let (mesh, tables) = Default::default();
+        let made = Made { gwbridge: None, mesh, tables, seen_right: None, sysctls };
+        let HostConfig { resolv_conf, egress_mtu, underlay, egress_connections, .. } = config;
+        let made = Mutex::new(made);
+        Ok(Self { resolv_conf, egress_mtu, underlay, egress_connections, netns, netlink, made })
     }
 
     /// Removes what a killed daemon left. Continues past errors and returns them all.
@@ -127,7 +158,7 @@ impl Host {
         let mut sandbox = Sandbox::new(spec.id, spec.netns)?;
         let outside = Outside { netns: &self.netns, netlink: &self.netlink, egress };
         if let Err(error) = sandbox.fill(&spec.interfaces, outside, spec.dns).await {
-            for leftover in sandbox.remove(&self.netlink).await {
+            if let Err(leftover) = self.remove_sandbox(sandbox).await {
                 tracing::warn!("{leftover}");
             }
             return Err(error);
@@ -138,7 +169,11 @@ impl Host {
     /// Takes down what [`Self::create_sandbox`] made. Detach the ports from the engine first: an
     /// interface goes with its TAP.
     pub async fn remove_sandbox(&self, sandbox: Sandbox) -> Result<(), TeardownError> {
-        TeardownError::unless_empty(sandbox.remove(&self.netlink).await)
+        let mut errors = sandbox.remove(&self.netlink).await;
+        if let Err(error) = self.load_rules(&mut *self.made.lock().await).await {
+            errors.push(format!("cannot take a container out of the nft table {}: {error}", sources::NAME));
+        }
+        TeardownError::unless_empty(errors)
     }
 
     /// Makes `plan` true: `skep0`, guard sockets, rules. Idempotent; takes the whole plan each time.
@@ -150,35 +185,42 @@ impl Host {
         Ok(made.mesh.finish())
     }
 
-    /// Tries ports again that another program held, and loads the nft table again if somebody removed
-    /// it. Call it every [`RECHECK_PERIOD`] or so. Returns the conflicts that remain.
-    pub async fn recheck_conflicts(&self) -> Result<Vec<PortConflict>, MeshError> {
+    /// Compares everything made here with what is there, and puts right what somebody else changed or took
+    /// away; tries ports again that another program held. Writes nothing where nothing is wrong. Call it
+    /// every [`RECHECK_PERIOD`] or so; what it reports is as after [`Self::apply_mesh`].
+    pub async fn recheck(&self) -> Result<MeshReport, MeshError> {
         let made = &mut *self.made.lock().await;
-        made.mesh.take_ports(&self.netns).await?;
-        if made.loaded.is_some() && !nft::is_loaded(&self.netns).await.map_err(RulesError::Run)? {
-            tracing::warn!("another program removed the nft table inet skep: it is loaded again");
-            made.loaded = None;
+        if !made.is_anything() {
+            return Ok(MeshReport::default());
         }
+        // What keeps traffic out comes first.
+        let mut repaired = self.forget_changed_tables(made).await.map_err(RulesError::Run)?;
         self.load_rules(made).await?;
-        Ok(made.mesh.conflicts())
+        repaired.extend(self.put_interfaces_right(made).await?);
+        made.mesh.take_ports(&self.netns).await?;
+        self.load_rules(made).await?;
+        if !repaired.is_empty() {
+            tracing::warn!(
+                "something else changed this host's network; Skep put right {}",
+                repaired.join(", ")
+            );
+        }
+        Ok(made.mesh.finish())
     }
 
     /// Everything off; sysctls changed here are restored. Continues past errors and returns them all.
     pub async fn teardown(&self) -> Result<(), TeardownError> {
         let made = &mut *self.made.lock().await;
-        let mut errors = Vec::new();
-        if let Err(error) = nft::load(&self.netns, rules::REMOVE.to_owned()).await {
-            errors.push(format!("cannot remove the nft table inet skep: {error}"));
-        }
+        let mut errors = made.tables.remove(&self.netns).await;
         errors.extend(self.delete_links().await);
         errors.extend(made.sysctls.restore(&self.netns).await);
-        (made.gwbridge, made.mesh, made.loaded) = (None, Mesh::default(), None);
+        (made.gwbridge, made.mesh, made.seen_right) = (None, Mesh::default(), None);
         TeardownError::unless_empty(errors)
     }
 
     async fn make_gwbridge(&self, made: &mut Made) -> Result<Ipv4Net, GwbridgeError> {
         let step = |what: &'static str| move |source| GwbridgeError::Step { step: what.to_owned(), source };
-        let forward = made.sysctls.set(&self.netns, IP_FORWARD, "1").await;
+        let forward = made.sysctls.forward(&self.netns).await;
         forward.map_err(step("let this host forward (net.ipv4.ip_forward)"))?;
         let link = self.netlink.link(GWBRIDGE).await.map_err(step("look for the egress bridge"))?;
         match (&mut made.gwbridge, link) {
@@ -203,20 +245,56 @@ impl Host {
     async fn lend_egress(&self, id: &str) -> Result<(Lease, u32), SandboxError> {
         let made = &mut *self.made.lock().await;
         self.make_gwbridge(made).await?;
-        self.load_rules(made).await.map_err(GwbridgeError::from)?;
         let lent = made.gwbridge.as_ref().and_then(|bridge| Some((bridge.lend_address()?, bridge.mtu())));
-        lent.ok_or_else(|| SandboxError::EgressFull { id: id.to_owned(), limit: MAX_CONTAINERS })
+        let lent =
+            lent.ok_or_else(|| SandboxError::EgressFull { id: id.to_owned(), limit: MAX_CONTAINERS })?;
+        // What the container may send is known before it can send.
+        self.load_rules(made).await.map_err(GwbridgeError::from)?;
+        Ok(lent)
     }
 
-    /// Replaces the table if it should say something else than it does.
+    /// Interfaces, addresses, routes and settings.
+    async fn put_interfaces_right(&self, made: &mut Made) -> Result<Vec<String>, MeshError> {
+        let step = |what: &'static str| move |source| MeshError::Step { step: what.to_owned(), source };
+        let mut repaired = Vec::new();
+        // First, because the interfaces' own settings follow it.
+        if made.sysctls.forward(&self.netns).await.map_err(step("let this host forward"))? {
+            repaired.push("the setting net.ipv4.ip_forward".to_owned());
+        }
+        let seen = Seen::read(&self.netlink).await.map_err(step("list this host's interfaces"))?;
+        if let Some(bridge) = &mut made.gwbridge {
+            repaired.extend(bridge.put_right(&seen, &self.netns, &self.netlink).await?);
+        }
+        repaired.extend(made.mesh.put_right(&seen, &self.netns, &self.netlink).await?);
+        Ok(repaired)
+    }
+
+    /// Asks for the tables only if anything of nftables was changed since they were right.
+    async fn forget_changed_tables(&self, made: &mut Made) -> io::Result<Vec<String>> {
+        let generation = nft::generation(&self.netns).await?;
+        if made.seen_right == Some(generation) {
+            return Ok(Vec::new());
+        }
+        let changed = made.tables.forget_changed(&self.netns).await?;
+        made.seen_right = changed.is_empty().then_some(generation);
+        Ok(changed.into_iter().map(|name| format!("the nft table {name}")).collect())
+    }
+
+    /// Replaces the tables that should say something else than they do.
     async fn load_rules(&self, made: &mut Made) -> Result<(), RulesError> {
-        let wanted = made.mesh.rules(made.gwbridge.as_ref().map(|bridge| bridge.subnet));
-        if made.loaded.as_ref() == Some(&wanted) {
+        if !made.is_anything() {
             return Ok(());
         }
-        nft::load(&self.netns, wanted.transaction()).await?;
-        made.loaded = Some(wanted);
-        Ok(())
+        let egress = made.gwbridge.as_ref().map(|bridge| bridge.subnet);
+        let (underlay, uid) = (self.underlay.clone(), nix::unistd::geteuid().as_raw());
+        let rules = made.mesh.rules(Rules { egress, underlay, uid, ..Rules::default() });
+        let containers = made.gwbridge.as_ref().map(Gwbridge::lent).unwrap_or_default();
+        let tables = vec![
+            Table { name: Rules::NAME, text: rules.table() },
+            Table { name: sources::NAME, text: sources::table(&containers) },
+            Table { name: quota::NAME, text: quota::table(self.egress_connections) },
+        ];
+        made.tables.load(&self.netns, tables).await
     }
 
     async fn delete_links(&self) -> Vec<String> {

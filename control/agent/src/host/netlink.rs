@@ -6,8 +6,12 @@ use ipnet::Ipv4Net;
 use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use rtnetlink::packet_route::link::{
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use skep_dataplane::ids::MacAddr;
@@ -28,6 +32,11 @@ pub(super) struct Link {
     pub(super) name: String,
     pub(super) mtu: u32,
     pub(super) up: bool,
+    pub(super) mac: Option<MacAddr>,
+    /// The bridge it is a port of.
+    pub(super) controller: Option<u32>,
+    /// Whether it is kept from that bridge's other isolated ports.
+    pub(super) isolated: bool,
 }
 
 /// An IPv4 address and the link that has it.
@@ -50,7 +59,11 @@ pub(super) struct Route {
 impl Route {
     /// What a packet without a more specific route takes, unless a rule says otherwise.
     pub(super) fn is_default(&self) -> bool {
-        self.destination.prefix_len() == 0 && self.table == u32::from(RouteHeader::RT_TABLE_MAIN)
+        self.destination.prefix_len() == 0 && self.is_main()
+    }
+
+    pub(super) fn is_main(&self) -> bool {
+        self.table == u32::from(RouteHeader::RT_TABLE_MAIN)
     }
 }
 
@@ -184,6 +197,17 @@ pub(super) fn default_route(
     }
 }
 
+/// What the kernel makes of an interface's address: `ip route add SUBNET dev INDEX proto kernel scope link src ADDR`
+pub(super) fn on_link_route(addr: Ipv4Net, index: u32) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(addr.network(), addr.prefix_len())
+        .output_interface(index)
+        .protocol(RouteProtocol::Kernel)
+        .scope(RouteScope::Link)
+        .pref_source(addr.addr())
+        .build()
+}
+
 /// `ip rule add pref PREFERENCE [SELECTORS] lookup TABLE`
 pub(super) fn lookup_rule(preference: u32, table: u8, selectors: Vec<RuleAttribute>) -> RuleMessage {
     let mut rule = RuleMessage::default();
@@ -200,15 +224,28 @@ pub(super) fn lookup_rule(preference: u32, table: u8, selectors: Vec<RuleAttribu
 
 fn link_of(message: LinkMessage) -> Option<Link> {
     let up = message.header.flags.contains(LinkFlags::Up);
-    let mut link = Link { index: message.header.index, name: String::new(), mtu: 0, up };
+    let index = message.header.index;
+    let mut link =
+        Link { index, name: String::new(), mtu: 0, up, mac: None, controller: None, isolated: false };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(mac) => link.mac = mac.try_into().ok().map(MacAddr),
+            LinkAttribute::Controller(bridge) => link.controller = Some(bridge),
+            LinkAttribute::LinkInfo(info) => link.isolated = is_isolated(&info),
             _ => {}
         }
     }
     (!link.name.is_empty()).then_some(link)
+}
+
+fn is_isolated(info: &[LinkInfo]) -> bool {
+    let of_bridge = info.iter().find_map(|info| match info {
+        LinkInfo::PortData(InfoPortData::BridgePort(port)) => Some(port),
+        _ => None,
+    });
+    of_bridge.is_some_and(|port| port.iter().any(|setting| matches!(setting, InfoBridgePort::Isolated(true))))
 }
 
 fn address_of(message: AddressMessage) -> Option<Address> {

@@ -8,7 +8,9 @@ use super::mesh::PublishedPort;
 use super::{GWBRIDGE, SKEP0};
 use ipnet::Ipv4Net;
 use skep_model::service::Protocol;
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
+use std::net::Ipv4Addr;
 
 /// Conntrack zone of mesh traffic: entries of other programs, or from before a port was published,
 /// never apply to it. An arbitrary number nobody else is likely to use.
@@ -16,6 +18,23 @@ const ZONE: u16 = 4789;
 /// Where a container's connection goes whose source port is a published one. Above the kernel's default
 /// ephemeral range (32768–60999), so that it meets no socket of the host.
 const MOVED_SOURCE_PORTS: &str = "61000-65535";
+
+/// Whose packets `skepd` sends, and where to: what nobody else of this host may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Underlay {
+    /// Where this host's VTEP receives.
+    pub vtep: Ipv4Addr,
+    /// UDP port of every member's VTEP.
+    pub data_path_port: u16,
+    /// TCP ports the managers answer nodes on.
+    pub control_ports: BTreeSet<u16>,
+}
+
+impl Underlay {
+    fn control(&self) -> String {
+        format!("tcp dport {{ {} }}", joined(self.control_ports.iter()))
+    }
+}
 
 /// What the table has to say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,21 +45,26 @@ pub(super) struct Rules {
     pub(super) ports: Vec<PublishedPort>,
     /// Sources no client from outside may have.
     pub(super) reserved: Vec<Ipv4Net>,
+    /// None where nothing is known of the cluster.
+    pub(super) underlay: Option<Underlay>,
+    /// Where the other nodes' VTEPs receive.
+    pub(super) peers: Vec<Ipv4Addr>,
+    /// Whose sockets may send to a member's VTEP: the user this daemon runs as.
+    pub(super) uid: u32,
 }
 
-/// Removes the table, whether it is there or not.
-pub(super) const REMOVE: &str = "table inet skep\ndelete table inet skep\n";
-
 impl Rules {
-    /// One `nft -f` transaction that replaces the table as a whole.
-    pub(super) fn transaction(&self) -> String {
-        let mut text = String::from(REMOVE);
+    pub(super) const NAME: &str = "inet skep";
+
+    /// The declaration of the whole table.
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
         self.write_table(&mut text).expect("writing to a String cannot fail");
         text
     }
 
     fn write_table(&self, out: &mut String) -> fmt::Result {
-        writeln!(out, "table inet skep {{")?;
+        writeln!(out, "table {} {{", Self::NAME)?;
         self.write_sets(out)?;
         self.write_zone_chains(out)?;
         self.write_destination_chains(out)?;
@@ -62,28 +86,43 @@ impl Rules {
         let set = "inet_proto . inet_service";
         write_set(out, "map published", &format!("{set} : ipv4_addr . inet_service"), published)?;
         write_set(out, "set ports", set, keys)?;
-        write_set(out, "set reserved", "ipv4_addr; flags interval", reserved.iter())
+        write_set(out, "set reserved", "ipv4_addr; flags interval", reserved.iter())?;
+        let mut members = self.peers.clone();
+        members.extend(self.underlay.as_ref().map(|underlay| underlay.vtep));
+        members.sort_unstable();
+        members.dedup();
+        write_set(out, "set members", "ipv4_addr", members.iter())
     }
 
     /// Every leg of a mesh connection has to be in the zone, ICMP errors about it included.
     fn write_zone_chains(&self, out: &mut String) -> fmt::Result {
         let published = "meta nfproto ipv4 meta l4proto . th dport @ports fib daddr type local";
         chain(out, "raw_in", "type filter hook prerouting priority raw; policy accept;", |out| {
-            if let Some(egress) = self.egress {
-                rule(out, format!("iifname \"{GWBRIDGE}\" ip saddr != {egress} drop"))?;
-            }
+            rule(out, format!("iifname \"{GWBRIDGE}\" jump container"))?;
             rule(out, format!("iifname \"{SKEP0}\" ct zone set {ZONE} accept"))?;
             rule(out, format!("{published} goto client"))?;
             self.write_icmp_error_rule(out)
         })?;
+        chain(out, "container", "", |out| self.write_container_rules(out))?;
         chain(out, "client", "", |out| {
-            rule(out, format!("iifname != {{ \"lo\", \"{GWBRIDGE}\" }} ip saddr @reserved drop"))?;
+            let claimed = format!("iifname != {{ \"lo\", \"{GWBRIDGE}\" }} ip saddr @reserved");
+            drop_rule(out, &claimed, "client claims an address of the cluster")?;
             rule(out, format!("ct zone set {ZONE}"))
         })?;
         chain(out, "raw_out", "type filter hook output priority raw; policy accept;", |out| {
             rule(out, format!("oifname \"{SKEP0}\" ct zone set {ZONE} accept"))?;
             rule(out, format!("{published} ct zone set {ZONE}"))
         })
+    }
+
+    /// What comes out of containers, before the kernel has done anything with it. Loopback addresses matter
+    /// where somebody set route_localnet for all interfaces.
+    fn write_container_rules(&self, out: &mut String) -> fmt::Result {
+        drop_rule(out, "meta nfproto ipv6", "containers have no IPv6")?;
+        if let Some(egress) = self.egress {
+            drop_rule(out, &format!("ip saddr != {egress}"), "container claims another address")?;
+        }
+        drop_rule(out, "ip daddr 127.0.0.0/8", "container asks for the host's loopback")
     }
 
     /// A router between a client and this host says "fragmentation needed" to node:published. The error
@@ -118,21 +157,50 @@ impl Rules {
     }
 
     /// `skep0` passes translated connections only: no port that isn't published, no answer without a
-    /// question. Nothing opens a connection into the egress bridge, its own containers included.
+    /// question, whether from outside, from a container or made here. Nothing opens a connection into the
+    /// egress bridge, its own containers included.
+    ///
+    /// These run ahead of the host's own filter, so that a firewall that lets Skep's interfaces pass lets
+    /// no more pass than this.
     fn write_guard_chains(&self, out: &mut String) -> fmt::Result {
-        chain(
-            out,
-            "guard_forward",
-            "type filter hook forward priority filter - 10; policy accept;",
-            |out| {
-                rule(out, format!("oifname \"{SKEP0}\" ct status & dnat == 0 drop"))?;
-                rule(out, format!("iifname \"{SKEP0}\" ct status & dnat == 0 drop"))?;
-                rule(out, format!("iifname \"{GWBRIDGE}\" oifname \"{GWBRIDGE}\" drop"))?;
-                rule(out, format!("oifname \"{GWBRIDGE}\" ct state != {{ established, related }} drop"))
-            },
-        )?;
-        chain(out, "guard_in", "type filter hook input priority filter - 10; policy accept;", |out| {
-            rule(out, format!("iifname \"{SKEP0}\" ct state != {{ established, related }} drop"))
+        let untranslated = "ct status & dnat == 0";
+        // What conntrack makes nothing of has no status to compare.
+        let unknown = "ct state { invalid, untracked }";
+        let opens = "ct state != { established, related }";
+        let hook = |hook| format!("type filter hook {hook} priority filter - 10; policy accept;");
+        let (to_mesh, from_mesh) = (format!("oifname \"{SKEP0}\""), format!("iifname \"{SKEP0}\""));
+        let (in_bridge, from_bridge) = (format!("oifname \"{GWBRIDGE}\""), format!("iifname \"{GWBRIDGE}\""));
+        chain(out, "guard_forward", &hook("forward"), |out| {
+            drop_rule(out, &format!("{to_mesh} {untranslated}"), "not published")?;
+            drop_rule(out, &format!("{from_mesh} {untranslated}"), "answer without a question")?;
+            drop_rule(out, &format!("{to_mesh} {unknown}"), "no connection of the mesh")?;
+            drop_rule(out, &format!("{from_mesh} {unknown}"), "no connection of the mesh")?;
+            drop_rule(out, &format!("{from_bridge} {in_bridge}"), "container to container")?;
+            drop_rule(out, &format!("{in_bridge} {opens}"), "connection into the egress bridge")?;
+            let overlay = format!("{from_bridge} oifname != \"{SKEP0}\" ip daddr @reserved");
+            drop_rule(out, &overlay, "overlay address by the egress bridge")?;
+            let Some(underlay) = &self.underlay else { return Ok(()) };
+            let (data_path_port, control) = (underlay.data_path_port, underlay.control());
+            // Translated, it would have a member's address: peers could not tell it from a member's own.
+            let forged = format!("ip daddr @members udp dport {data_path_port} ip saddr != @members");
+            drop_rule(out, &forged, "to a member's VTEP")?;
+            let control = format!("{from_bridge} ip daddr @members {control}");
+            drop_rule(out, &control, "container to a manager's port for nodes")
+        })?;
+        chain(out, "guard_in", &hook("input"), |out| {
+            drop_rule(out, &format!("{from_mesh} {opens}"), "connection out of the mesh")?;
+            let Some(underlay) = &self.underlay else { return Ok(()) };
+            let (data_path_port, control) = (underlay.data_path_port, underlay.control());
+            drop_rule(out, &format!("{from_bridge} udp dport {data_path_port}"), "to a member's VTEP")?;
+            let control = format!("{from_bridge} {control}");
+            drop_rule(out, &control, "container to a manager's port for nodes")
+        })?;
+        chain(out, "guard_out", &hook("output"), |out| {
+            drop_rule(out, &format!("{to_mesh} {untranslated}"), "not published")?;
+            drop_rule(out, &format!("{to_mesh} {unknown}"), "no connection of the mesh")?;
+            let Some(Underlay { data_path_port, .. }) = &self.underlay else { return Ok(()) };
+            let others = format!("ip daddr @members udp dport {data_path_port} meta skuid != {}", self.uid);
+            drop_rule(out, &others, "to a member's VTEP")
         })
     }
 
@@ -169,6 +237,11 @@ fn chain(
 
 fn rule(out: &mut String, rule: String) -> fmt::Result {
     writeln!(out, "\t\t{rule}")
+}
+
+/// The comment says why, where an operator sees the counter.
+fn drop_rule(out: &mut String, what: &str, why: &str) -> fmt::Result {
+    rule(out, format!("{what} counter drop comment \"{why}\""))
 }
 
 /// nft takes no empty `elements`.
@@ -213,12 +286,19 @@ mod tests {
                 PublishedPort { protocol: Protocol::Tcp, published: 8080, vip, target: 80 },
             ],
             reserved: vec!["10.0.0.0/24".parse().unwrap(), "10.0.1.0/24".parse().unwrap()],
+            underlay: Some(Underlay {
+                vtep: "192.0.2.1".parse().unwrap(),
+                data_path_port: 4789,
+                control_ports: [2377].into(),
+            }),
+            peers: vec!["192.0.2.3".parse().unwrap(), "192.0.2.2".parse().unwrap()],
+            uid: 0,
         }
     }
 
     #[test]
     fn the_whole_table() {
-        assert_eq!(rules().transaction(), include_str!("rules/table.nft"));
+        assert_eq!(rules().table(), include_str!("rules/table.nft"));
     }
 
     #[test]
@@ -226,12 +306,13 @@ mod tests {
         let mut turned = rules();
         turned.ports.reverse();
         turned.reserved.reverse();
-        assert_eq!(turned.transaction(), rules().transaction());
+        turned.peers.reverse();
+        assert_eq!(turned.table(), rules().table());
     }
 
     #[test]
     fn nothing_published_leaves_no_empty_element_list() {
-        let text = Rules { ports: Vec::new(), reserved: Vec::new(), egress: None }.transaction();
+        let text = Rules::default().table();
         assert!(!text.contains("elements"), "{text}");
         assert!(!text.contains("icmp"), "{text}");
     }

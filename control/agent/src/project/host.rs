@@ -23,7 +23,8 @@ pub(crate) fn mesh(cluster: &Cluster<'_>, local: &Local) -> Option<MeshPlan> {
     ports.sort();
     let mut reserved: Vec<_> = cluster.networks.values().map(|network| network.subnet).collect();
     reserved.sort();
-    Some(MeshPlan { skep0, ports, reserved })
+    let peers = cluster.peers.values().map(|peer| peer.data_path_addr).collect();
+    Some(MeshPlan { skep0, ports, reserved, peers })
 }
 
 fn published<'a>(

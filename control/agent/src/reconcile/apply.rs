@@ -4,7 +4,7 @@ use super::plan::Action;
 use super::{Reconciler, ResolverId, SandboxId};
 use crate::completion::on_a_thread;
 use crate::explain::explain;
-use crate::host::{self, Host, MeshPlan};
+use crate::host::{self, Host, MeshError, MeshPlan, MeshReport};
 use crate::project::{Cluster, SKEP0_PORT, sandboxing};
 use crate::tasks::StopReason;
 use skep_dataplane::ids::PortId;
@@ -67,8 +67,19 @@ impl Reconciler {
     }
 
     async fn apply_mesh(&mut self, mesh: MeshPlan) -> Result<(), String> {
+        let report = self.kernel.host.apply_mesh(mesh).await;
+        self.take_report(report).await
+    }
+
+    /// What somebody else changed on the host is put right.
+    pub(super) async fn recheck_host(&mut self) -> Result<(), String> {
+        let report = self.kernel.host.recheck().await;
+        self.take_report(report).await
+    }
+
+    async fn take_report(&mut self, report: Result<MeshReport, MeshError>) -> Result<(), String> {
         let failed = |why: String| format!("the routing mesh is not up to date on this node: {why}");
-        let report = self.kernel.host.apply_mesh(mesh).await.map_err(|error| failed(explain(&error)))?;
+        let report = report.map_err(|error| failed(explain(&error)))?;
         self.report_conflicts(&report.conflicts);
         if let Some((port, tap)) = report.new_tap {
             self.kernel
@@ -81,7 +92,7 @@ impl Reconciler {
     }
 
     /// Published ports other programs hold, to the manager. The host has logged them.
-    pub(super) fn report_conflicts(&self, conflicts: &[host::PortConflict]) {
+    fn report_conflicts(&self, conflicts: &[host::PortConflict]) {
         let reported: Vec<_> = conflicts.iter().map(port_conflict).collect();
         self.link.conflicts.send_if_modified(|known| {
             let changed = *known != reported;

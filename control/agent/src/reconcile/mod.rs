@@ -169,20 +169,17 @@ impl Reconciler {
         }
     }
 
-    /// What the host says about itself may have changed, and ports of other programs may be free again.
+    /// What the host says about itself may have changed, and so may what was made on it.
     async fn look_around(&mut self) {
         match self.kernel.host.facts().await {
             Ok(facts) => {
-                self.link.routed.send_replace(facts.routed.clone());
+                self.link.routed.send_replace(facts.routed_with(self.local.gwbridge));
                 self.facts.send_replace(Arc::new(facts));
             }
             Err(error) => tracing::warn!("{}", explain(&error)),
         }
-        if !self.link.conflicts.borrow().is_empty() {
-            match self.kernel.host.recheck_conflicts().await {
-                Ok(conflicts) => self.report_conflicts(&conflicts),
-                Err(error) => tracing::warn!("{}", explain(&error)),
-            }
+        if let Err(error) = self.recheck_host().await {
+            tracing::warn!("{error}");
         }
     }
 

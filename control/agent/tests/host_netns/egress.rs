@@ -69,7 +69,10 @@ async fn a_container_cannot_send_with_an_address_that_is_not_its_bridge_s() {
     sh(&world.host, "ip route add 10.0.0.9/32 dev skep_gwbridge");
     sh(&world.outside, &format!("ip route add 10.0.0.9/32 via {HOST}"));
     assert!(is_silent(&container.netns, (OUTSIDE, 80)).await);
-    sh(&world.host, "nft flush chain inet skep raw_in; nft flush chain inet skep guard_forward");
+    sh(
+        &world.host,
+        "nft delete table bridge skep; nft flush chain inet skep raw_in; nft flush chain inet skep guard_forward",
+    );
     connect(&container.netns, (OUTSIDE, 80)).await.expect("only the rules were in the way");
 }
 
@@ -83,6 +86,7 @@ async fn the_bridge_keeps_clear_of_the_host_s_routes_and_keeps_its_subnet() {
     assert_eq!(host.ensure_gwbridge().await.unwrap(), subnet);
     let facts = host.facts().await.unwrap();
     assert!(!facts.routed.contains(&subnet), "our own subnet is no fact about the host");
+    assert!(facts.routed_with(Some(subnet)).contains(&subnet), "but nobody else may have it");
 }
 
 #[tokio::test]

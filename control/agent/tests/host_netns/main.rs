@@ -4,6 +4,7 @@
 
 mod egress;
 mod facts;
+mod heal;
 mod leftovers;
 mod mesh;
 mod mesh_path;

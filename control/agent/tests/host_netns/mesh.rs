@@ -8,6 +8,8 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 
 pub(crate) const SKEP0_ADDR: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 251);
+/// Another node.
+pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
 pub(crate) fn plan() -> MeshPlan {
@@ -16,6 +18,7 @@ pub(crate) fn plan() -> MeshPlan {
         skep0: Skep0 { port: PortId(1), addr, mac: MacAddr::for_ip(addr.addr()), mtu: 1450 },
         ports: vec![port(Protocol::Tcp, 8080, 80), port(Protocol::Udp, 9000, 9001)],
         reserved: vec!["10.0.0.0/24".parse().unwrap()],
+        peers: vec![PEER],
     }
 }
 
@@ -66,10 +69,10 @@ async fn another_program_keeps_its_port_until_it_lets_go() {
     assert!(conflict.to_string().contains(&format!("8080/tcp is in use on this node by {}", holder.name)));
     let rules = sh(&world.host, "nft list table inet skep");
     assert!(rules.contains("9000") && !rules.contains("8080"), "{rules}");
-    assert_eq!(host.recheck_conflicts().await.unwrap(), report.conflicts);
+    assert_eq!(host.recheck().await.unwrap().conflicts, report.conflicts);
 
     drop(other);
-    assert_eq!(host.recheck_conflicts().await.unwrap(), []);
+    assert_eq!(host.recheck().await.unwrap().conflicts, []);
     assert!(sh(&world.host, "nft list table inet skep").contains("8080"));
 }
 
@@ -93,16 +96,6 @@ async fn connections_of_a_server_that_is_gone_do_not_hold_its_port() {
 fn plain_bind() -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     socket.bind(&std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8080).into())
-}
-
-#[tokio::test]
-async fn rules_somebody_flushed_come_back() {
-    let world = World::new();
-    let host = world.daemon().await;
-    let _report = host.apply_mesh(plan()).await.unwrap();
-    sh(&world.host, "nft flush ruleset");
-    host.recheck_conflicts().await.unwrap();
-    assert!(sh(&world.host, "nft list table inet skep").contains("8080"));
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn a_task_with_an_overlay_ingress_and_egress() {
     assert!(route_of("192.0.2.200 ipproto udp sport 9001").contains("dev eth2"));
     assert!(route_of("10.0.1.9 ipproto udp sport 9000").contains("dev eth0"), "overlays stay direct");
     host.remove_sandbox(sandbox).await.unwrap();
-    assert!(!world.kernel_state().contains("skv"), "the veth is gone with its sandbox");
+    assert!(!sh(&world.host, "ip -o link").contains("skv"), "the veth is gone with its sandbox");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A host and an outside machine as anonymous namespaces, joined by a veth.
 
 use skep_agent::host::netns::Netns;
-use skep_agent::host::{Host, HostConfig};
+use skep_agent::host::{Host, HostConfig, Underlay};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -10,6 +10,8 @@ use std::time::Duration;
 
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
+pub(crate) const DATA_PATH_PORT: u16 = 4789;
+pub(crate) const CONTROL_PORT: u16 = 2377;
 /// Longer than anything here takes; only a failing test waits this long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// For what must not happen: how long it is given to happen all the same.
@@ -44,11 +46,16 @@ impl World {
 
     /// A daemon's view of the host.
     pub(crate) async fn daemon(&self) -> Host {
+        self.daemon_with(|config| config).await
+    }
+
+    pub(crate) async fn daemon_with(&self, change: impl FnOnce(HostConfig) -> HostConfig) -> Host {
         let resolv_conf = self.directory.path().join("resolv.conf");
         std::fs::write(&resolv_conf, "nameserver 192.0.2.53\nsearch example.org\n").unwrap();
         let netns = Some(self.host.try_clone().unwrap());
-        let sysctl_record = Some(self.record());
-        Host::open(HostConfig { netns, egress_mtu: 1500, resolv_conf, sysctl_record }).await.unwrap()
+        let (sysctl_record, underlay) = (Some(self.record()), Some(underlay()));
+        let config = HostConfig { netns, resolv_conf, sysctl_record, underlay, ..HostConfig::default() };
+        Host::open(change(config)).await.unwrap()
     }
 
     pub(crate) fn record(&self) -> PathBuf {
@@ -61,10 +68,17 @@ impl World {
 
     /// Everything Skep could leave: links, nft tables, rules.
     pub(crate) fn kernel_state(&self) -> String {
-        // A bridge notices late that its last port is gone, hence the filter.
-        let script = "ip -o link | cut -d: -f2 | sort; nft list ruleset; ip rule; ip -o -4 addr; ip route | sed 's/ linkdown//'";
+        // A bridge notices late that its last port is gone, hence the filter. Tables come in the order they
+        // were last replaced in.
+        let script = "ip -o link | cut -d: -f2 | sort
+            nft list tables | sort | while read list; do nft -s list $list; done
+            ip rule; ip -o -4 addr; ip route | sed 's/ linkdown//'";
         sh(&self.host, script)
     }
+}
+
+fn underlay() -> Underlay {
+    Underlay { vtep: HOST, data_path_port: DATA_PATH_PORT, control_ports: [CONTROL_PORT].into() }
 }
 
 /// Runs a shell script in a namespace; its output, without the last newline.
