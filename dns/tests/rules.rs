@@ -3,16 +3,13 @@
 
 mod support;
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{RData, Record, RecordType};
 use proptest::prelude::*;
-use skep_dns::message::{Question, Rejected, Transport};
 use skep_dns::records::{Records, Zone};
-use skep_dns::resolver::{ANSWER_TTL_SECS, Answer, Resolution, key, resolve};
-use support::{VIP, addresses, ip, message, query, records, view};
+use skep_dns::resolver::{ANSWER_TTL_SECS, Answer, Resolution, resolve};
+use support::{VIP, ip, query, records, view};
 
 const EMPTY: Resolution = Resolution::Answer(Answer { answers: vec![], additionals: vec![] });
 
@@ -150,83 +147,6 @@ fn consecutive_turns_begin_with_consecutive_addresses() {
     assert_eq!(ask("idle", RecordType::A, &["b"], u32::MAX), EMPTY);
 }
 
-#[test]
-fn a_reply_echoes_the_question_and_offers_recursion() {
-    let asked = message("wEb", RecordType::A, Some(1_232));
-    let question = Question::parse(&asked.to_vec().unwrap(), Transport::Udp).unwrap();
-    assert_eq!(question.room, 1_232);
-    let Resolution::Answer(answers) = resolve(&question.query, &records(), &view(&["b"], &[]), 0) else {
-        panic!("forwarded")
-    };
-    let reply = Message::from_vec(&question.reply(ResponseCode::NoError, answers)).unwrap();
-    assert_eq!(reply.queries, asked.queries);
-    assert_eq!((reply.metadata.id, reply.metadata.message_type), (asked.metadata.id, MessageType::Response));
-    assert!(reply.metadata.recursion_available && reply.metadata.recursion_desired);
-    assert!(reply.edns.is_some(), "RFC 6891 §6.1.1: who asks with OPT is answered with OPT");
-    assert_eq!(reply.answers[0].name.to_ascii(), "wEb.", "clients that mix case check it");
-    assert_eq!(reply.answers[0].ttl, ANSWER_TTL_SECS);
-    const { assert!(ANSWER_TTL_SECS <= 5) };
-}
-
-/// A service of `n` tasks, asked over UDP with this EDNS size.
-fn large(n: u8, edns: Option<u16>, transport: Transport) -> (Message, usize) {
-    let many: Vec<_> = (0..n).map(ip).collect();
-    let zone = support::zone("backend", &[("many", &many)], &[]);
-    let records = Records { zones: HashMap::from([("b".into(), zone)]) };
-    let question =
-        Question::parse(&message("many", RecordType::A, edns).to_vec().unwrap(), transport).unwrap();
-    let Resolution::Answer(answers) = resolve(&question.query, &records, &view(&["b"], &[]), 0) else {
-        panic!("forwarded")
-    };
-    let bytes = question.reply(ResponseCode::NoError, answers);
-    (Message::from_vec(&bytes).unwrap(), bytes.len())
-}
-
-#[test]
-fn a_reply_is_cut_to_what_the_asker_takes() {
-    let (reply, len) = large(200, None, Transport::Udp);
-    assert!(reply.metadata.truncation && len <= 512 && len > 480, "{len}");
-    assert_eq!(addresses(&reply)[..2], [ip(0), ip(1)], "the first ones are kept");
-    let (reply, len) = large(200, Some(1_232), Transport::Udp);
-    assert!(reply.metadata.truncation && len <= 1_232 && len > 1_200, "{len}");
-    assert!(reply.edns.is_some());
-    for (edns, transport) in [(Some(4_096), Transport::Udp), (None, Transport::Tcp)] {
-        let (reply, _) = large(200, edns, transport);
-        assert!(!reply.metadata.truncation);
-        assert_eq!(addresses(&reply).len(), 200);
-    }
-    let (reply, _) = large(20, Some(7), Transport::Udp);
-    assert_eq!(addresses(&reply).len(), 20, "RFC 6891 §6.2.3: sizes below 512 mean 512");
-}
-
-#[test]
-fn what_is_not_a_question_is_told_why_or_dropped() {
-    let code = |bytes: &[u8]| match Question::parse(bytes, Transport::Udp) {
-        Err(Rejected::Reply(reply, _)) => Message::from_vec(&reply).unwrap().metadata.response_code,
-        other => panic!("{other:?}"),
-    };
-    let asked = message("web", RecordType::A, None);
-    let bytes = asked.to_vec().unwrap();
-    assert_eq!(code(&bytes[..14]), ResponseCode::FormErr);
-    assert_eq!(Question::parse(&bytes[..11], Transport::Udp).unwrap_err(), Rejected::Drop);
-    let answer = asked.clone().into_response().to_vec().unwrap();
-    assert_eq!(Question::parse(&answer, Transport::Udp).unwrap_err(), Rejected::Drop, "no loops");
-
-    let mut two = asked;
-    two.add_query(query("db", RecordType::A));
-    assert_eq!(code(&two.to_vec().unwrap()), ResponseCode::FormErr);
-    let mut notify = bytes.clone();
-    notify[2] = 4 << 3;
-    assert_eq!(code(&notify), ResponseCode::NotImp);
-    let mut chaos = bytes;
-    *chaos.last_mut().unwrap() = 3;
-    assert_eq!(code(&chaos), ResponseCode::Refused);
-    let mut version = message("web", RecordType::A, Some(1_232));
-    version.edns.as_mut().unwrap().set_version(1);
-    // The codec calls 16 BADSIG, which shares the number.
-    assert_eq!(u16::from(code(&version.to_vec().unwrap())), u16::from(ResponseCode::BADVERS));
-}
-
 /// The rules as a sentence each: plain name in the first zone that has it, else its network's name taken off.
 fn model(name: &str, zones: &[&Zone]) -> Option<Vec<Ipv4Addr>> {
     let name = name.to_lowercase();
@@ -282,42 +202,6 @@ proptest! {
                 prop_assert_eq!(got, expected.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>());
             }
             (Some(_), got) => prop_assert!(false, "a known name: {got:?}"),
-        }
-    }
-
-    #[test]
-    fn garbage_gets_a_reply_with_its_id_or_nothing(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        match Question::parse(&bytes, Transport::Udp) {
-            Ok(question) => {
-                let _ = resolve(&question.query, &records(), &view(&["b", "o"], &[]), 0);
-                prop_assert!(question.reply(ResponseCode::ServFail, Answer::default()).len() <= 512);
-            }
-            Err(Rejected::Reply(reply, _)) => prop_assert_eq!(&reply[..2], &bytes[..2]),
-            Err(Rejected::Drop) => prop_assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0),
-        }
-    }
-
-    /// A valid question with bytes changed reaches the decoder's depths, which pure noise rarely does.
-    #[test]
-    fn a_damaged_question_never_panics(
-        name in "[a-zA-Z0-9._-]{1,60}",
-        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
-        cut in any::<prop::sample::Index>(),
-    ) {
-        let Ok(name) = hickory_proto::rr::Name::from_ascii(&name) else { return Ok(()) };
-        let mut asked = message("web", RecordType::A, Some(1_232));
-        asked.queries[0].set_name(name);
-        let mut bytes = asked.to_vec().unwrap();
-        for (at, byte) in edits {
-            let at = at.index(bytes.len());
-            bytes[at] = byte;
-        }
-        bytes.truncate(cut.index(bytes.len()) + 1);
-        if let Ok(question) = Question::parse(&bytes, Transport::Udp) {
-            let _ = key(question.query.name());
-            let _ = resolve(&question.query, &records(), &view(&["b"], &[]), 0);
-            let reply = question.reply(ResponseCode::NoError, Answer::default());
-            prop_assert!(Message::from_vec(&reply).is_ok());
         }
     }
 }

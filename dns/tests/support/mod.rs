@@ -1,5 +1,9 @@
 //! Questions, records and views shared by the tests of this crate.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+pub(crate) mod server;
+pub(crate) mod upstream;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
