@@ -87,7 +87,7 @@ fn commit_plan(db: &Db) -> Result<Plan, UpdateError<Infallible>> {
     Ok(latest)
 }
 
-fn until(wakeup: Option<Timestamp>, now: Timestamp) -> Duration {
+pub(crate) fn until(wakeup: Option<Timestamp>, now: Timestamp) -> Duration {
     let wait = wakeup.map(|time| time.duration_since(now));
     // A wait that is over comes out negative.
     wait.map_or(MAX_WAIT, |wait| Duration::try_from(wait).unwrap_or_default().min(MAX_WAIT))
@@ -98,7 +98,7 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
     plan_with(state, now, &mut TaskId::random)
 }
 
-fn plan_with(state: &State, now: Timestamp, ids: TaskIds<'_>) -> Plan {
+pub(crate) fn plan_with(state: &State, now: Timestamp, ids: TaskIds<'_>) -> Plan {
     let mut draft = Draft::new(state, now);
     let settled = (0..MAX_PASSES).any(|_| {
         draft.start_pass();

@@ -4,6 +4,8 @@ mod allocator;
 pub mod api;
 pub mod attach;
 pub mod ca;
+#[cfg(test)]
+mod chaos;
 pub mod control_loop;
 pub mod db;
 pub mod dispatch;

@@ -170,12 +170,16 @@ fn adopt_placements(draft: &mut Draft<'_>) {
 /// Tasks that waited out their restart delay may run.
 fn release_delayed(draft: &mut Draft<'_>) {
     let delayed = |task: &&Task| task.desired_state == TaskState::Ready;
-    let waiting: Vec<(TaskId, Option<Timestamp>)> =
-        draft.state().tasks.values().filter(delayed).map(|task| (task.id.clone(), task.not_before)).collect();
-    for (id, not_before) in waiting {
-        match not_before {
-            Some(time) if time > draft.now() => draft.wake_at(time),
-            _ => draft.edit_task(&id, |task| task.desired_state = TaskState::Running),
+    let waiting: Vec<Task> = draft.state().tasks.values().filter(delayed).cloned().collect();
+    for task in waiting {
+        match task.not_before {
+            Some(time) if time > draft.now() => {
+                // A clock that was set back makes no wait longer than the policy's.
+                let time = time.min(restart::delayed(&task.spec, draft.now()));
+                draft.edit_task(&task.id, |task| task.not_before = Some(time));
+                draft.wake_at(time);
+            }
+            _ => draft.edit_task(&task.id, |task| task.desired_state = TaskState::Running),
         }
     }
 }

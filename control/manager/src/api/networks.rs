@@ -30,7 +30,7 @@ pub fn remove(db: &Db, reference: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-pub(super) fn plan_create(
+pub(crate) fn plan_create(
     state: &State,
     id: &NetworkId,
     spec: &NetworkSpec,
@@ -54,7 +54,7 @@ pub(super) fn plan_create(
     }
 }
 
-pub(super) fn plan_remove(state: &State, reference: &str) -> Result<Vec<Change>, ApiError> {
+pub(crate) fn plan_remove(state: &State, reference: &str) -> Result<Vec<Change>, ApiError> {
     let network = lookup::network(state, reference)?;
     if network.spec.ingress {
         return Err(ApiError::unimplemented(

@@ -74,7 +74,7 @@ pub(crate) fn plan_create(
     Ok(draft.into_changes())
 }
 
-pub(super) fn plan_update(
+pub(crate) fn plan_update(
     state: &State,
     reference: &str,
     version: u64,

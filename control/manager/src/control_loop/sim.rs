@@ -5,7 +5,7 @@ use crate::api;
 use crate::state::{Change, State};
 use jiff::{SignedDuration, Timestamp};
 use skep_model::cluster::{Cluster, ClusterSpec, DEFAULT_POOL, JoinTokens, Meta};
-use skep_model::network::{INGRESS, Network, NetworkSpec};
+use skep_model::network::{INGRESS, Network, NetworkAllocation, NetworkSpec};
 use skep_model::node::{
     Availability, Node, NodeDescription, NodeInternals, NodeSpec, NodeState, NodeStatus, Role,
 };
@@ -151,30 +151,36 @@ impl Sim {
         nodes
     }
 
-    /// No two objects hold one address, and nobody holds one that is not theirs to have.
     pub(crate) fn check_addresses(&self) {
-        let mut holders: BTreeMap<(NetworkId, Ipv4Addr), String> = BTreeMap::new();
-        let mut hold = |network: &NetworkId, addr: Ipv4Addr, holder: String| {
-            if let Some(network) = self.state.networks.get(network) {
-                let allocation = network.allocation.unwrap();
-                assert!(allocation.subnet.hosts().any(|host| host == addr) && addr != allocation.gateway);
-            }
-            let before = holders.insert((network.clone(), addr), holder.clone());
-            assert_eq!(before, None, "{addr} is given to {holder} too");
-        };
-        let ingress = api::lookup::network(&self.state, INGRESS).unwrap().id.clone();
-        for node in self.state.nodes.values() {
-            hold(&ingress, node.skep.ingress_addr.unwrap(), format!("node {}", node.id));
+        assert!(self.state.nodes.values().all(|node| node.skep.ingress_addr.is_some()));
+        check_addresses(&self.state);
+    }
+}
+
+/// No two objects hold one address, and nobody holds one that is not theirs to have.
+pub(crate) fn check_addresses(state: &State) {
+    let mut holders: BTreeMap<(NetworkId, Ipv4Addr), String> = BTreeMap::new();
+    let mut hold = |network: &NetworkId, addr: Ipv4Addr, holder: String| {
+        if let Some(network) = state.networks.get(network) {
+            let NetworkAllocation { subnet, gateway, .. } = network.allocation.unwrap();
+            let inside = subnet.contains(&addr) && addr != subnet.network() && addr != subnet.broadcast();
+            assert!(inside && addr != gateway, "{holder} holds {addr} of {subnet}");
         }
-        for service in self.state.services.values() {
-            for vip in &service.endpoint.virtual_ips {
-                hold(&vip.network_id, vip.addr.addr(), format!("service {}", service.id));
-            }
+        let before = holders.insert((network.clone(), addr), holder.clone());
+        assert_eq!(before, None, "{addr} is given to {holder} too");
+    };
+    if let Ok(ingress) = api::lookup::network(state, INGRESS) {
+        let given = state.nodes.values().filter_map(|node| Some((node, node.skep.ingress_addr?)));
+        given.for_each(|(node, addr)| hold(&ingress.id, addr, format!("node {}", node.id)));
+    }
+    for service in state.services.values() {
+        for vip in &service.endpoint.virtual_ips {
+            hold(&vip.network_id, vip.addr.addr(), format!("service {}", service.id));
         }
-        for task in self.state.tasks.values().filter(|task| task.is_live()) {
-            for attachment in &task.attachments {
-                hold(&attachment.network, attachment.addr.addr(), format!("task {}", task.id));
-            }
+    }
+    for task in state.tasks.values().filter(|task| task.is_live()) {
+        for attachment in &task.attachments {
+            hold(&attachment.network, attachment.addr.addr(), format!("task {}", task.id));
         }
     }
 }
@@ -183,7 +189,7 @@ pub(crate) fn node_id(n: u8) -> NodeId {
     NodeId(format!("node-{n}"))
 }
 
-fn cluster(now: Timestamp) -> Cluster {
+pub(crate) fn cluster(now: Timestamp) -> Cluster {
     Cluster {
         id: ClusterId::from("cluster"),
         meta: Meta::new(now),
@@ -197,7 +203,7 @@ fn cluster(now: Timestamp) -> Cluster {
     }
 }
 
-fn network(name: &str, now: Timestamp) -> Network {
+pub(crate) fn network(name: &str, now: Timestamp) -> Network {
     let spec = NetworkSpec {
         name: name.to_owned(),
         ingress: name == INGRESS,

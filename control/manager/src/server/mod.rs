@@ -3,7 +3,7 @@
 mod connection;
 pub(crate) mod join;
 mod join_rate;
-mod reports;
+pub(crate) mod reports;
 mod session;
 pub(crate) mod sessions;
 #[cfg(test)]

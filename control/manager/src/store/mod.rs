@@ -3,6 +3,8 @@
 //!
 //! [`RedbStore`] serves one manager. Keys are text (`node/<id>`), values bytes (JSON).
 
+#[cfg(test)]
+pub(crate) mod disk;
 mod history;
 mod redb;
 #[cfg(test)]

@@ -58,7 +58,8 @@ impl RedbStore {
         Self::opened_by(Box::new(|| Builder::new().create_with_backend(InMemoryBackend::new())))
     }
 
-    pub(super) fn opened_by(open: Opener) -> Result<Self, StoreError> {
+    /// A store in whatever `open` opens, which is called again after a write that failed.
+    pub(crate) fn opened_by(open: Opener) -> Result<Self, StoreError> {
         let database = open().map_err(failed("open"))?;
         Self::new(database, open)
     }
