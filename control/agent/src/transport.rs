@@ -14,8 +14,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// A SYN that is dropped on its way is repeated after 1, 3 and 7 s; a fourth try is a new connection.
-const CONNECT_LIMIT: Duration = Duration::from_secs(8);
+/// A SYN that is dropped on its way is repeated after 1 and 3 s, the next time after 7 s: too long after the end of
+/// an outage, so that the fourth try is a new connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(8);
 /// A manager that answers no ping for this long is gone, whatever TCP still hopes for.
 const PING_LIMIT: Duration = Duration::from_secs(5);

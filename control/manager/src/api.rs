@@ -4,8 +4,8 @@
 //! Refusals carry Docker's words where Docker has any. What is not there yet is refused by name; nothing
 //! a client asked for is silently left out. The functions block for one disk sync.
 
-mod cluster;
-mod cluster_spec;
+pub(crate) mod cluster;
+pub(crate) mod cluster_spec;
 mod container_spec;
 mod defaults;
 mod error;

@@ -32,7 +32,7 @@ pub fn update(
     Ok(())
 }
 
-pub(super) fn plan_update(
+pub(crate) fn plan_update(
     state: &State,
     version: u64,
     settings: &Settings,

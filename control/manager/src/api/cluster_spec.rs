@@ -14,7 +14,7 @@ const MAX_HISTORY: i64 = 100;
 
 /// What a client may set. None: not given, stays as it is.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     labels: Option<BTreeMap<String, String>>,
     /// Tasks kept per slot, the current one included.
     history: Option<i64>,
@@ -52,7 +52,7 @@ pub fn check(spec: &ClusterSpec) -> Result<(), ApiError> {
     read(spec).map(drop)
 }
 
-pub(super) fn read(spec: &ClusterSpec) -> Result<Settings, ApiError> {
+pub(crate) fn read(spec: &ClusterSpec) -> Result<Settings, ApiError> {
     if !matches!(spec.name.as_str(), "" | NAME) {
         return Err(ApiError::invalid("modification of cluster name is not allowed"));
     }

@@ -69,7 +69,7 @@ pub fn remove(db: &Db, reference: &str, force: bool) -> Result<(), ApiError> {
     Ok(())
 }
 
-pub(super) fn plan_update(
+pub(crate) fn plan_update(
     state: &State,
     reference: &str,
     version: u64,
@@ -100,7 +100,7 @@ pub(super) fn plan_update(
 }
 
 /// The texts are Swarm's.
-pub(super) fn plan_remove(state: &State, reference: &str, force: bool) -> Result<Vec<Change>, ApiError> {
+pub(crate) fn plan_remove(state: &State, reference: &str, force: bool) -> Result<Vec<Change>, ApiError> {
     let node = lookup::node(state, reference)?;
     let id = &node.id;
     if node.spec.role == Role::Manager {

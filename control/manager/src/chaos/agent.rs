@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-/// When the SYNs of one attempt leave, and when it is given up.
+/// When the SYNs of one attempt leave, and when the agent gives it up (its `CONNECT_LIMIT`).
 const SYNS: [Millis; 4] = [0, 1_000, 3_000, 4_000];
-/// The agent's wait between attempts grows from the first to the second.
+/// The agent's wait between attempts grows from the first to the second (its `Backoff`).
 const BACKOFF: (Millis, Millis) = (100, 3_000);
 const HEARTBEAT: Millis = 5_000;
 

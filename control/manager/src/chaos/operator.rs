@@ -3,20 +3,23 @@
 use super::agent::Agent;
 use super::manager::Written;
 use super::world::World;
-use crate::api::{networks, services};
+use crate::api::cluster::Rotate;
+use crate::api::{cluster, cluster_spec, networks, nodes, services};
 use crate::control_loop::sim;
 use crate::server::join::new_node;
 use crate::state::{Change, State};
 use rand::RngExt;
+use skep_model::cluster::{ClusterSpec, JoinTokens};
 use skep_model::network::NetworkSpec;
-use skep_model::node::{Availability, NodeState, Role};
+use skep_model::node::{Availability, NodeSpec, Role};
 use skep_model::service::{Mode, ServiceSpec};
 use skep_model::{NetworkId, NodeId, ServiceId};
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Hosts a schedule may come to have.
-const MAX_NODES: usize = 5;
+/// Hosts a schedule may come to have, and how many of them stay.
+const MAX_NODES: usize = 6;
+const MIN_NODES: usize = 3;
 
 impl World {
     /// A cluster of three with a small network and a service on it.
@@ -50,7 +53,8 @@ impl World {
             69..73 => self.join(),
             73..77 => self.leave_or_remove_node(),
             77..87 => self.attach_somewhere(),
-            87..92 => self.detach_somewhere(),
+            87..91 => self.detach_somewhere(),
+            91..93 => self.rotate_tokens(),
             _ => self.end_some_task(),
         }
     }
@@ -74,27 +78,39 @@ impl World {
 
     fn leave_or_remove_node(&mut self) {
         let Some(state) = self.state() else { return };
-        let down = |node: &&skep_model::node::Node| node.status.state == NodeState::Down;
-        let gone: Vec<NodeId> = state.nodes.values().filter(down).map(|node| node.id.clone()).collect();
-        if let Some(node) = self.pick(gone) {
-            let written = self.write(|_| Ok::<_, Infallible>(vec![Change::DeleteNode(node.clone())]));
-            self.tell(|| format!("{node} is removed"));
-            self.ledger.removed_node(&node, written);
-        } else if state.nodes.len() > 3 {
-            let nodes = self.agents.keys().cloned().collect();
-            if let Some(node) = self.pick(nodes) {
-                self.leave(&node);
-            }
+        let nodes: Vec<NodeId> = self.agents.keys().cloned().collect();
+        let Some(node) = self.pick(nodes) else { return };
+        if self.chance(50) && state.nodes.len() > MIN_NODES {
+            return self.leave(&node);
         }
+        let force = self.chance(30) && state.nodes.len() > MIN_NODES;
+        self.tell(|| format!("{node} is to be removed, by force: {force}"));
+        let written = self.write(|state| nodes::plan_remove(state, node.as_str(), force));
+        if matches!(written, Written::Done) {
+            self.agents.entry(node.clone()).and_modify(|agent| agent.is_gone = true);
+        }
+        self.ledger.removed_node(&node, written);
     }
 
     fn set_availability(&mut self) {
         let Some(state) = self.state() else { return };
-        let Some(mut node) = self.pick(state.nodes.values().cloned().collect()) else { return };
+        let Some(node) = self.pick(state.nodes.values().collect()).cloned() else { return };
         let all = vec![Availability::Active, Availability::Pause, Availability::Drain];
-        node.spec.availability = self.pick(all).unwrap();
-        self.tell(|| format!("{} is set to {:?}", node.id, node.spec.availability));
-        self.write(|_| Ok::<_, Infallible>(vec![Change::PutNode(Box::new(node.clone()))]));
+        let spec = NodeSpec { availability: self.pick(all).unwrap(), ..node.spec };
+        self.tell(|| format!("{} is set to {:?}", node.id, spec.availability));
+        let (id, version, now) = (node.id.as_str(), node.meta.version.index, self.manager_time());
+        self.write(|state| nodes::plan_update(state, id, version, &spec, now));
+    }
+
+    fn rotate_tokens(&mut self) {
+        let Some(version) = self.state().and_then(|state| Some(state.cluster.as_ref()?.meta.version.index))
+        else {
+            return;
+        };
+        let tokens = JoinTokens { worker: self.id().to_string(), manager: self.id().to_string() };
+        let (rotate, now) = (Rotate { worker: true, manager: self.chance(50) }, self.manager_time());
+        let settings = cluster_spec::read(&ClusterSpec::default()).expect("nothing is asked for");
+        self.write(|state| cluster::plan_update(state, version, &settings, rotate, &tokens, now));
     }
 
     pub(super) fn activate_all(&mut self) {

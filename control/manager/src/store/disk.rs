@@ -60,10 +60,6 @@ impl Disk {
         self.lock().is_full = is_full;
     }
 
-    pub(crate) fn operations(&self) -> u64 {
-        self.lock().operations
-    }
-
     /// Whether the operation came at which it dies.
     pub(crate) fn is_dead(&self) -> bool {
         let inner = self.lock();

@@ -64,7 +64,12 @@ impl RedbStore {
         Self::new(database, open)
     }
 
-    fn new(database: Database, open: Opener) -> Result<Self, StoreError> {
+    fn new(mut database: Database, open: Opener) -> Result<Self, StoreError> {
+        match database.check_integrity() {
+            Ok(true) => {}
+            Ok(false) => return Err(failed("open")(Damaged)),
+            Err(source) => return Err(failed("open")(source)),
+        }
         let revision = create_tables(&database)?;
         Ok(Self {
             file: RwLock::new(File::Open(database)),
@@ -103,6 +108,10 @@ impl RedbStore {
         }
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("its file is damaged")]
+struct Damaged;
 
 #[derive(Debug, thiserror::Error)]
 enum Unusable {

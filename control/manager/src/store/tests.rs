@@ -1,7 +1,12 @@
+mod faults;
+
+use super::disk::Disk;
 use super::*;
-use std::fs::File;
-use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+fn on(disk: &Disk) -> Result<RedbStore, StoreError> {
+    let disk = disk.clone();
+    RedbStore::opened_by(Box::new(move || disk.open()))
+}
 
 fn put(key: &str, value: &str) -> Txn {
     Txn { puts: vec![(key.to_owned(), value.into())], ..Txn::default() }
@@ -115,54 +120,16 @@ fn a_closed_store_gives_up_its_file_and_says_so() {
     assert_eq!(RedbStore::open(&path).unwrap().get("a").unwrap().unwrap().value, b"1");
 }
 
-/// A file on a disk that can be told to be full.
-#[derive(Debug)]
-struct Disk {
-    file: ::redb::backends::FileBackend,
-    is_full: Arc<AtomicBool>,
-}
-
-impl Disk {
-    fn room(&self) -> io::Result<()> {
-        if self.is_full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-}
-
-impl ::redb::StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.room().and_then(|()| self.file.set_len(len))
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.room().and_then(|()| self.file.sync_data())
-    }
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.room().and_then(|()| self.file.write(offset, data))
-    }
-}
-
 #[test]
 fn a_full_disk_refuses_writes_until_it_has_room_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let is_full = Arc::new(AtomicBool::new(false));
-    let (path, full) = (dir.path().join("store"), is_full.clone());
-    let store = RedbStore::opened_by(Box::new(move || {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).unwrap();
-        let file = ::redb::backends::FileBackend::new(file)?;
-        ::redb::Builder::new().create_with_backend(Disk { file, is_full: full.clone() })
-    }))
-    .unwrap();
+    let disk = Disk::default();
+    let store = on(&disk).unwrap();
     let first = commit(&store, put("a", "1"));
-    is_full.store(true, Ordering::Relaxed);
+    disk.set_full(true);
     for _ in 0..3 {
         assert!(store.txn(put("a", "2")).is_err());
     }
-    is_full.store(false, Ordering::Relaxed);
+    disk.set_full(false);
     let second = commit(&store, put_if("a", first, "3"));
     assert_eq!(second, first + 1);
     assert_eq!(store.get("a").unwrap().unwrap().value, b"3");
