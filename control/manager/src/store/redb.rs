@@ -176,7 +176,10 @@ fn list(database: &Database, prefix: &str) -> Result<Listing, StoreError> {
 }
 
 fn commit(database: &Database, txn: &Txn) -> Result<Outcome, StoreError> {
-    let write = database.begin_write().map_err(failed("write"))?;
+    let mut write = database.begin_write().map_err(failed("write"))?;
+    // One more sync, for which a last commit that the drive has spoilt is found at the next open; otherwise it would
+    // pass for one that was torn by a crash and be taken back, though it was acknowledged.
+    write.set_two_phase_commit(true);
     let committed = {
         let mut objects = write.open_table(OBJECTS).map_err(failed("write"))?;
         let mut counters = write.open_table(COUNTERS).map_err(failed("write"))?;
