@@ -60,8 +60,8 @@ impl Engine {
         }
     }
 
-    /// Makes `snapshot` the truth. TCP connections whose backend it no longer has are reset on both
-    /// sides; other flows of a vanished backend begin anew with their next packet.
+    /// Makes `snapshot` the truth. TCP connections whose backend it no longer has, or has elsewhere, are reset on
+    /// both sides; other flows of a vanished backend begin anew with their next packet.
     pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant, out: &mut impl Output) {
         let old = std::mem::replace(&mut self.index, Index::new(&snapshot));
         self.counters.follow(&old, &self.index);
@@ -69,7 +69,7 @@ impl Engine {
         let ended = self.nat.follow(&old, &self.index);
         let mut pass = self.pass(now, out);
         for flow in &ended {
-            pass.reset_both(flow);
+            pass.reset_both(flow, &old);
         }
         let now = self.millis(now);
         self.probes.follow(&snapshot.vteps, now, out);

@@ -120,6 +120,13 @@ impl Index {
         &self.networks
     }
 
+    /// Whether an address of a network is an endpoint that was in the same place under `old`. In another place it is
+    /// another container: ports are not reused, and containers do not move.
+    pub(crate) fn is_where_it_was(&self, old: &Self, vni: u32, ip: Ipv4Addr) -> bool {
+        let place = |index: &Self| Some(index.network(vni)?.endpoint(ip)?.location);
+        place(self).is_some_and(|here| place(old) == Some(here))
+    }
+
     pub(crate) fn is_reserved(&self, ip: Ipv4Addr) -> bool {
         self.reserved.iter().any(|range| range.contains(&ip))
     }

@@ -14,7 +14,7 @@ mod table;
 use crate::hash::scramble;
 use crate::index::{Index, NetworkIndex, ServiceIndex};
 use crate::packet::{Packet, Transport};
-use crate::snapshot::{L4, Location};
+use crate::snapshot::L4;
 use crate::verdict::DropReason;
 use crate::wire::ipv4;
 use balance::Pointers;
@@ -216,7 +216,7 @@ impl Nat {
     /// connections among them, whose ends have to be told.
     pub(crate) fn follow(&mut self, old: &Index, new: &Index) -> Vec<Flow> {
         self.pointers.follow(old, new);
-        let is_stranded = |id: &FlowId| !is_alive(self.flows.flow(*id), new);
+        let is_stranded = |id: &FlowId| !is_alive(self.flows.flow(*id), old, new);
         let stranded: Vec<FlowId> = self.flows.ids().filter(is_stranded).collect();
         let mut ended = Vec::new();
         for id in stranded {
@@ -288,18 +288,17 @@ fn published_port(tuple: &Tuple) -> Option<(L4, u16)> {
     }
 }
 
-/// Whether a flow still has two ends under a snapshot.
-fn is_alive(flow: &Flow, index: &Index) -> bool {
-    let Some(network) = index.network(flow.vni) else { return false };
+/// Whether a flow still has the two ends it had under the snapshot before. An address that is elsewhere is somebody
+/// else's, who knows nothing of the flow.
+fn is_alive(flow: &Flow, old: &Index, new: &Index) -> bool {
+    let Some(network) = new.network(flow.vni) else { return false };
     let has_client = match flow.via() {
-        None if network.subnet.contains(&flow.client) => {
-            network.endpoint(flow.client).is_some_and(|e| matches!(e.location, Location::Local(_)))
-        }
+        None if network.subnet.contains(&flow.client) => new.is_where_it_was(old, flow.vni, flow.client),
         via => network.host(via).is_some(),
     };
     let port = published_port(&flow.forward());
     let is_through = |service: &ServiceIndex| flow.via().is_some() || service.vip == flow.service;
     let is_served = flow.is_direct()
         || network.services_of(flow.backend).any(|service| is_through(service) && service.is_open(port));
-    has_client && is_served && network.endpoint(flow.backend).is_some()
+    has_client && is_served && new.is_where_it_was(old, flow.vni, flow.backend)
 }

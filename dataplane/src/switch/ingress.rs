@@ -7,7 +7,7 @@ use crate::ids::PortId;
 use crate::index::{NetworkIndex, ServiceIndex};
 use crate::nat::flow::{Ends, Tuple};
 use crate::nat::icmp_error::Quoted;
-use crate::nat::rewrite::{rewrite, set_addresses};
+use crate::nat::rewrite::rewrite;
 use crate::packet::{Packet, Transport};
 use crate::snapshot::{Endpoint, L4};
 use crate::verdict::{DropReason, Verdict};
@@ -78,13 +78,8 @@ impl<O: Output> Pass<'_, O> {
     ) -> Result<Verdict, DropReason> {
         let origin = Origin::Vtep(from);
         if packet.ip.offset > 0 {
-            if let Some(verdict) = self.follow_first(network, origin, packet)? {
-                return Ok(verdict);
-            }
-            let service = network.services_of(packet.ip.src).next().ok_or(DropReason::NoFlow)?;
-            let dst = packet.ip.dst;
-            set_addresses(packet, service.vip, dst);
-            return self.hop(network, packet, None);
+            // Its first one tells which of its services the task speaks for.
+            return self.follow_or_hold(network, origin, packet);
         }
         let key = fragment_key(network, origin, packet);
         let transport = packet.transport()?;

@@ -3,7 +3,7 @@
 use super::Pass;
 use crate::engine::Output;
 use crate::ids::MacAddr;
-use crate::index::NetworkIndex;
+use crate::index::{Index, NetworkIndex};
 use crate::nat::flow::{Direction, Ends, Flow};
 use crate::snapshot::Location;
 use crate::tunnel;
@@ -39,14 +39,21 @@ impl Reset {
 }
 
 impl<O: Output> Pass<'_, O> {
-    /// Tells both ends, as far as they are still there, that their connection is over.
-    pub(crate) fn reset_both(&mut self, flow: &Flow) {
+    /// Tells both ends that their connection is over, as far as they are still where they were under `old`.
+    pub(crate) fn reset_both(&mut self, flow: &Flow, old: &Index) {
         let Some(network) = self.index.network(flow.vni) else { return };
+        let is_there = |direction| {
+            let ip = flow.translated(direction).dst;
+            !network.subnet.contains(&ip) || self.index.is_where_it_was(old, flow.vni, ip)
+        };
+        let (has_client, has_backend) = (is_there(Direction::Reverse), is_there(Direction::Forward));
         // A client behind another node hears it from that node's engine, which has the same news.
-        if flow.via().is_none() {
+        if has_client && flow.via().is_none() {
             self.reset_end(network, flow, Direction::Reverse, flow.reset_for_client());
         }
-        self.reset_end(network, flow, Direction::Forward, flow.reset_for_backend());
+        if has_backend {
+            self.reset_end(network, flow, Direction::Forward, flow.reset_for_backend());
+        }
     }
 
     /// A reset that travels in `direction`.

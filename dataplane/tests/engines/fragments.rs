@@ -174,6 +174,29 @@ fn fragments_keep_the_clients_address_through_ingress() {
 }
 
 #[test]
+fn at_the_entry_a_fragment_that_overtook_its_first_one_waits_to_learn_its_service() {
+    let ports = ServicePorts::Only(vec![(L4::Udp, 53)]);
+    let mut ingress = Overlay::new(4096, "10.0.0.0/24", "10.0.0.1")
+        .host("10.0.0.251", 1, 100)
+        .host("10.0.0.252", 2, 100)
+        .container("10.0.0.7", 2, 1)
+        .service("10.0.0.4", &["10.0.0.7"], ports.clone())
+        .service("10.0.0.5", &["10.0.0.7"], ports);
+    ingress.ingress = true;
+    let mut sim = Sim::new(2, vec![ingress]);
+    let client = "192.168.77.200";
+    sim.send(1, 100, &from_to(client, "10.0.0.5").by("10.0.0.251").udp(4000, 53, b"?"));
+    sim.clear();
+    let answer = from_to("10.0.0.7", client).udp(53, 4000, &[6; 4000]);
+    for mut piece in cut(&answer, 1424, 8).into_iter().rev() {
+        piece[..6].copy_from_slice(&MacAddr::for_ip(ip("10.0.0.251")).0);
+        sim.inject(vtep(2), 1, &[&[8, 0, 0, 0, 0, 0x10, 0, 0], &piece[..]].concat());
+    }
+    let seen = Seen::read(&join(&frames(&mut sim, 1, 100)));
+    assert_eq!(seen.ends(), (ip("10.0.0.5"), 53, ip(client), 4000));
+}
+
+#[test]
 fn options_not_meant_for_every_fragment_stay_on_the_first() {
     let mut sim = sim();
     let plain = from_to(CLIENT, BACKEND).udp(4000, 53, &[5; 2000]);

@@ -152,6 +152,39 @@ fn a_vanished_backend_resets_both_sides() {
     assert_eq!(sim.engine(1).stats().flows, 0);
 }
 
+/// A container went, and another got its address at once, on another node, for the same service.
+#[test]
+fn the_next_holder_of_a_backends_address_hears_nothing_of_old_connections() {
+    let mut sim = sim_of(&["10.1.0.5"]);
+    established(&mut sim, 4000);
+    let endpoints = &mut sim.cluster.networks[0].endpoints;
+    endpoints.iter_mut().find(|(address, ..)| *address == "10.1.0.5").unwrap().1 = 3;
+    endpoints.iter_mut().find(|(address, ..)| *address == "10.1.0.5").unwrap().2 = 9;
+    sim.publish();
+    let client = sim.receive(1, 1);
+    assert_eq!((client.ends(), client.flags.as_str()), ((ip(VIP), 80, ip(CLIENT), 4000), "RA"));
+    sim.assert_silent();
+    sim.send(1, 1, &from_to(CLIENT, VIP).tcp(4000, 80, "PA", 101, 501, b"x"));
+    assert_eq!(sim.receive(1, 1).flags, "R");
+    sim.assert_silent();
+    let again = opened(&mut sim, 4000);
+    assert_eq!((again.src_port, again.dst), (4000, ip("10.1.0.5")));
+}
+
+#[test]
+fn the_next_holder_of_a_clients_address_hears_nothing_of_old_connections() {
+    let mut sim = sim_of(&["10.1.0.5"]);
+    let seen = established(&mut sim, 4000);
+    sim.cluster.networks[0].endpoints.iter_mut().find(|(address, ..)| *address == CLIENT).unwrap().2 = 9;
+    sim.publish();
+    let backend = sim.receive(2, 1);
+    assert_eq!((backend.ends(), backend.flags.as_str()), ((ip(CLIENT), 4000, ip("10.1.0.5"), 80), "RA"));
+    sim.assert_silent();
+    answer(&mut sim, &seen, "PA", 501, 102, b"late");
+    let stray = sim.receive(1, 9);
+    assert_eq!(stray.src, ip("10.1.0.5"), "shows itself, not a service that was never asked");
+}
+
 #[test]
 fn a_datagram_flow_goes_on_with_another_backend() {
     let mut sim = sim_of(&["10.1.0.5"]);
