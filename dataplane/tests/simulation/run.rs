@@ -1,0 +1,462 @@
+//! [`Run`]: one seed's cluster, its clock and its queue of things to come.
+
+use crate::clients::Conn;
+use crate::judge::Input;
+use crate::model::Model;
+use crate::packet::Socket;
+use crate::probe::Probe;
+use crate::rng::Rng;
+use crate::underlay::Underlay;
+use crate::world::{Name, Net, Node, World, node_of, vtep};
+use skep_dataplane::ids::PortId;
+use skep_dataplane::{Engine, HEADROOM, Output, VnetHdr};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the world is in motion, in microseconds.
+pub(crate) const MOTION: u64 = 5_000_000;
+
+/// From then on nothing is lost and nothing changes; a second and a half later everybody knows the same, silent peers
+/// have answered again and no packet of before is on its way.
+const STILL: u64 = MOTION + 1_500_000;
+
+/// The end: all that was asked in the still world is answered.
+const END: u64 = STILL + 3_000_000;
+
+/// Flows an engine has room for: more than any run opens.
+const FLOWS: usize = 4096;
+
+pub(crate) struct Run {
+    pub(crate) rng: Rng,
+    /// Microseconds since the beginning.
+    pub(crate) now: u64,
+    base: Instant,
+    queue: BinaryHeap<Reverse<(u64, u64, Queued)>>,
+    serial: u64,
+    pub(crate) nets: Vec<Net>,
+    /// By revision, the newest last.
+    pub(crate) history: Vec<World>,
+    pub(crate) stations: Vec<Station>,
+    pub(crate) actors: BTreeMap<(Node, u32), Actor>,
+    pub(crate) conns: Vec<Conn>,
+    pub(crate) probes: BTreeMap<u64, Probe>,
+    /// Who was heard by whom, as the hearer saw it.
+    pub(crate) heard: BTreeSet<(Socket, Socket)>,
+    pub(crate) model: Model,
+    pub(crate) underlay: Underlay,
+    pub(crate) next_port: u32,
+    pub(crate) next_seq: u32,
+    pub(crate) next_ip_id: u16,
+    pub(crate) figures: Figures,
+    is_told: bool,
+}
+
+/// A node: its engine and its agent.
+pub(crate) struct Station {
+    pub(crate) engine: Engine,
+    pub(crate) revision: u64,
+    pub(crate) generation: u64,
+    /// Peers that do not answer its path probes.
+    pub(crate) silent: BTreeSet<Node>,
+}
+
+/// Whoever is at a port: a container, or the kernel of a node behind its `skep0`.
+#[derive(Clone, Debug)]
+pub(crate) struct Actor {
+    pub(crate) name: Name,
+    pub(crate) life: Life,
+    pub(crate) is_host: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Until its node forwards to it.
+    Waiting,
+    Living,
+    Over,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Queued(Event);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Event {
+    /// A datagram arrives, and which probes it may carry.
+    Datagram {
+        from: Node,
+        to: Node,
+        bytes: Vec<u8>,
+        probes: Vec<u64>,
+    },
+    /// An assignment arrives: this revision, as a change or as a full sync.
+    Assign {
+        node: Node,
+        revision: u64,
+        is_full: bool,
+    },
+    /// The agent acts on what its engine says of its peers.
+    Reachability {
+        node: Node,
+    },
+    Restart {
+        node: Node,
+    },
+    Change,
+    Part,
+    Heal,
+    Connect,
+    Forge,
+    /// A client looks whether this question of its connection was answered.
+    Overdue {
+        conn: usize,
+        question: u64,
+    },
+    /// A client has more to say.
+    Next {
+        conn: usize,
+    },
+    /// A server answers a question.
+    Answer {
+        question: u64,
+        at: (Node, u32),
+        from: (Ipv4Addr, u16),
+        to: (Ipv4Addr, u16),
+    },
+    /// The pieces of a probe that arrived in time have to be all delivered.
+    Assembled {
+        probe: u64,
+    },
+    /// Nothing changes any more.
+    Rest,
+    /// Everybody asks everybody.
+    Matrix,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) probes: u64,
+    pub(crate) arrived: u64,
+    pub(crate) forged: u64,
+    pub(crate) answered: u64,
+    pub(crate) turns: u64,
+    pub(crate) revisions: u64,
+    pub(crate) restarts: u64,
+    pub(crate) matrix: u64,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.probes += other.probes;
+        self.arrived += other.arrived;
+        self.forged += other.forged;
+        self.answered += other.answered;
+        self.turns += other.turns;
+        self.revisions += other.revisions;
+        self.restarts += other.restarts;
+        self.matrix += other.matrix;
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { probes, arrived, forged, answered, turns, revisions, restarts, matrix } = self;
+        write!(
+            f,
+            "{probes} packets, {arrived} arrivals, {answered} answers that found their client, {turns} turns of services, \
+             {forged} forgeries heard by nobody, {revisions} revisions, {restarts} engines begun anew, \
+             {matrix} conversations in the still world"
+        )
+    }
+}
+
+/// What an engine gave out during one call.
+#[derive(Default)]
+pub(crate) struct Out {
+    pub(crate) frames: Vec<(u32, VnetHdr, Vec<u8>)>,
+    pub(crate) datagrams: Vec<(Node, Vec<u8>)>,
+    silent: Option<BTreeSet<Node>>,
+}
+
+impl Output for Out {
+    fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
+        self.frames.push((port.0, vnet, frame.to_vec()));
+    }
+
+    fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
+        self.datagrams.push((node_of(to), datagram.to_vec()));
+    }
+
+    fn reachability(&mut self, silent: &[Ipv4Addr]) {
+        self.silent = Some(silent.iter().map(|vtep| node_of(*vtep)).collect());
+    }
+}
+
+impl Run {
+    pub(crate) fn new(seed: u64, is_told: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let nodes = rng.between(3, 6) as usize;
+        let station = |n: usize| Station {
+            engine: Engine::with_flow_capacity(seed << 8 | n as u64, FLOWS),
+            revision: 0,
+            generation: 0,
+            silent: BTreeSet::new(),
+        };
+        let nets = crate::churn::nets(&mut rng);
+        let mut run = Self {
+            now: 0,
+            base: Instant::now(),
+            queue: BinaryHeap::new(),
+            serial: 0,
+            model: Model::new(nets.clone()),
+            nets,
+            history: vec![World::default()],
+            stations: (1..=nodes).map(station).collect(),
+            actors: BTreeMap::new(),
+            conns: Vec::new(),
+            probes: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            underlay: Underlay::of(&mut rng),
+            next_port: 1,
+            next_seq: rng.next() as u32,
+            next_ip_id: rng.next() as u16,
+            figures: Figures::default(),
+            is_told,
+            rng,
+        };
+        run.found();
+        run
+    }
+
+    /// Plays it to its end.
+    pub(crate) fn play(mut self) -> Figures {
+        for node in 1..=self.nodes() {
+            self.assign(node, self.newest(), true);
+        }
+        self.plan();
+        while let Some(next) = self.queue.peek().map(|Reverse((at, ..))| *at).filter(|at| *at < END) {
+            if self.run_timer(next) {
+                continue; // which may have brought something forward
+            }
+            if let Some(Reverse((at, _, Queued(event)))) = self.queue.pop() {
+                self.now = at;
+                self.happen(event);
+            }
+        }
+        self.check_matrix();
+        self.figures
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.stations.len()
+    }
+
+    pub(crate) fn newest(&self) -> u64 {
+        self.history.len() as u64 - 1
+    }
+
+    pub(crate) fn world(&self) -> &World {
+        &self.history[self.history.len() - 1]
+    }
+
+    /// Has `event` happen `after` microseconds from now.
+    pub(crate) fn later(&mut self, after: u64, event: Event) {
+        self.serial += 1;
+        self.queue.push(Reverse((self.now + after, self.serial, Queued(event))));
+    }
+
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        if self.is_told {
+            eprintln!("{:>9} {}", self.now, what());
+        }
+    }
+
+    /// What the world and its people will do, spread over the time of motion.
+    fn plan(&mut self) {
+        let some = |run: &mut Self, least: u64, most: u64, event: Event| {
+            for _ in 0..run.rng.between(least, most) {
+                let at = run.rng.below(MOTION);
+                run.later(at, event.clone());
+            }
+        };
+        some(self, 5, 30, Event::Change);
+        some(self, 20, 60, Event::Connect);
+        some(self, 5, 25, Event::Forge);
+        some(self, 0, 3, Event::Part);
+        for _ in 0..self.rng.below(3) {
+            let node = self.rng.between(1, self.nodes() as u64 + 1) as Node;
+            let at = self.rng.below(MOTION);
+            self.later(at, Event::Restart { node });
+        }
+        self.later(MOTION, Event::Rest);
+        self.later(STILL, Event::Matrix);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Datagram { from, to, bytes, probes } => self.deliver(from, to, bytes, &probes),
+            Event::Assign { node, revision, is_full } => self.assign(node, revision, is_full),
+            Event::Reachability { node } => self.publish(node, false),
+            Event::Restart { node } => self.restart(node),
+            Event::Change => self.change(),
+            Event::Part => self.part_nodes(),
+            Event::Heal => self.underlay.parted.clear(),
+            Event::Connect => self.connect(),
+            Event::Forge => self.forge(),
+            Event::Next { conn } => self.ask(conn),
+            Event::Overdue { conn, question } => self.overdue(conn, question),
+            Event::Answer { question, at, from, to } => self.answer(question, at, from, to),
+            Event::Assembled { probe } => self.check_assembled(probe),
+            Event::Rest => self.rest(),
+            Event::Matrix => self.ask_everybody(),
+        }
+    }
+
+    /// The engine whose timer is due first, if it is by `until`, gets to run.
+    fn run_timer(&mut self, until: u64) -> bool {
+        let due = |(at, station): (usize, &Station)| Some((station.engine.poll_timeout()?, at));
+        let Some((due, at)) = self.stations.iter().enumerate().filter_map(due).min() else { return false };
+        let due = due.saturating_duration_since(self.base).as_micros() as u64;
+        if due > until {
+            return false;
+        }
+        self.now = self.now.max(due);
+        let now = self.instant();
+        let mut out = Out::default();
+        self.stations[at].engine.handle_timeout(now, &mut out);
+        self.settle(at + 1, Input::Nothing, out);
+        true
+    }
+
+    fn instant(&self) -> Instant {
+        self.base + Duration::from_micros(self.now)
+    }
+
+    /// A revision reaches a node. One that is older than what it has changes nothing.
+    fn assign(&mut self, node: Node, revision: u64, is_full: bool) {
+        let station = &mut self.stations[node - 1];
+        if revision < station.revision || revision == station.revision && !is_full {
+            return;
+        }
+        let is_gap = revision > station.revision + 1;
+        station.revision = revision;
+        self.publish(node, is_full || is_gap);
+    }
+
+    /// The agent of a node makes a snapshot of what it knows.
+    fn publish(&mut self, node: Node, is_full: bool) {
+        let station = &self.stations[node - 1];
+        let view = self.history[station.revision as usize].without(&station.silent);
+        // A full sync skips what was published in between.
+        let generation = station.generation + if is_full { 5 } else { 1 };
+        let snapshot = Arc::new(view.project(&self.nets, node, self.nodes(), generation));
+        self.tell(|| {
+            format!(
+                "node {node}: revision {} full {is_full} {:?}",
+                view.revision,
+                self.stations[node - 1].silent
+            )
+        });
+        for (at, actor) in self.actors.range_mut((node, 0)..(node + 1, 0)) {
+            let seat = view.seats.get(&actor.name);
+            let is_here = seat.is_some_and(|seat| (seat.node, seat.port) == *at);
+            actor.life = match actor.life {
+                Life::Waiting if is_here => Life::Living,
+                Life::Living if !is_here => Life::Over,
+                life => life,
+            };
+        }
+        self.model.applied(node, view);
+        let now = self.instant();
+        let mut out = Out::default();
+        let station = &mut self.stations[node - 1];
+        station.generation = generation;
+        station.engine.apply(snapshot, now, &mut out);
+        self.settle(node, Input::Nothing, out);
+    }
+
+    fn restart(&mut self, node: Node) {
+        self.tell(|| format!("node {node}: engine begins anew"));
+        self.figures.restarts += 1;
+        let seed = self.rng.next();
+        let station = &mut self.stations[node - 1];
+        station.engine = Engine::with_flow_capacity(seed, FLOWS);
+        station.silent.clear();
+        self.model.restarted(node);
+        self.publish(node, true);
+    }
+
+    fn part_nodes(&mut self) {
+        let nodes = self.nodes();
+        self.underlay.part(nodes, &mut self.rng);
+        self.tell(|| format!("parted {:?}", self.underlay.parted));
+        let after = self.rng.between(50_000, 2_000_000);
+        self.later(after, Event::Heal);
+    }
+
+    fn rest(&mut self) {
+        self.underlay = Underlay::default();
+        for node in 1..=self.nodes() {
+            let after = self.rng.below(100_000);
+            self.later(after, Event::Assign { node, revision: self.newest(), is_full: false });
+        }
+    }
+
+    /// A port's owner hands a frame to its engine.
+    pub(crate) fn hand_in(&mut self, (node, port): (Node, u32), frames: Vec<(VnetHdr, Vec<u8>)>) -> Out {
+        let now = self.instant();
+        let mut out = Out::default();
+        for (vnet, frame) in frames {
+            let mut buf = vec![0; HEADROOM];
+            buf.extend(frame);
+            self.stations[node - 1].engine.handle_frame(PortId(port), vnet, &mut buf, now, &mut out);
+        }
+        out
+    }
+
+    /// A datagram arrives at a node.
+    pub(crate) fn hand_over(&mut self, from: Ipv4Addr, to: Node, mut bytes: Vec<u8>) -> Out {
+        let now = self.instant();
+        let mut out = Out::default();
+        self.stations[to - 1].engine.handle_datagram(from, &mut bytes, now, &mut out);
+        out
+    }
+
+    /// Carries out what an engine said.
+    pub(crate) fn settle(&mut self, node: Node, input: Input, out: Out) {
+        let Out { frames, datagrams, silent } = out;
+        if let Some(silent) = silent {
+            self.stations[node - 1].silent = silent;
+            self.later(5_000, Event::Reachability { node });
+        }
+        let probes = input.probes();
+        self.judge(node, input, &frames, &datagrams);
+        for (to, bytes) in datagrams {
+            self.emit(node, to, bytes, &probes);
+        }
+        for (port, vnet, frame) in frames {
+            self.receive((node, port), vnet, &frame, &probes);
+        }
+    }
+
+    fn emit(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
+        let copies = self.underlay.copies(from, to, &mut self.rng);
+        if copies.len() > 1 {
+            for id in probes {
+                self.probes.get_mut(id).unwrap().was_doubled = true;
+            }
+        }
+        for after in copies {
+            let event = Event::Datagram { from, to, bytes: bytes.clone(), probes: probes.to_vec() };
+            self.later(after, event);
+        }
+    }
+
+    fn deliver(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
+        let out = self.hand_over(vtep(from), to, bytes.clone());
+        self.settle(to, Input::Datagram { from, bytes, probes: probes.to_vec() }, out);
+    }
+}
