@@ -3,6 +3,8 @@
 //! A node *carries* a network while a task of its own has an endpoint there; every node carries
 //! ingress. It learns the endpoints and services of the networks it carries, and nothing of others.
 
+pub(crate) mod coverage;
+pub(crate) mod drain;
 #[cfg(test)]
 mod tests;
 
@@ -195,6 +197,7 @@ fn tasks<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = Assignm
             service_name: task.service_name.clone(),
             slot: task.slot,
             desired_state: task.desired_state,
+            drained: false,
             container: task.spec.container_spec.clone().filter(|_| !task.is_attachment()).map(Box::new),
             attachments: task.attachments.clone(),
         })

@@ -113,6 +113,7 @@ impl Manager {
         let config = tls::server_config(&self.core.authority, certificate.clone())?;
         let mut tasks = JoinSet::new();
         tasks.spawn(server::watch_liveness(self.core.clone()));
+        tasks.spawn(server::watch_drains(self.core.clone()));
         tasks.spawn(server::serve(self.core.clone(), listener, config));
         tasks.spawn(renew_certificate(self.core.clone(), certificate));
         tasks.spawn(control_loop::run(self.core.db.clone(), self.core.stop_receiver()));

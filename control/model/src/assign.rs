@@ -114,6 +114,10 @@ pub struct TaskAssignment {
     pub slot: u64,
     /// `Running`, or a terminal state: stop it.
     pub desired_state: TaskState,
+    /// No node sends it new connections any more. A task that is not wanted is stopped from then on; until then
+    /// it runs on.
+    #[serde(default)]
+    pub drained: bool,
     /// None for attachments: the node brings the process itself.
     pub container: Option<Box<ContainerSpec>>,
     pub attachments: Vec<crate::task::Attachment>,

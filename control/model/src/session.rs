@@ -21,6 +21,10 @@ pub enum ToManager {
     Heartbeat,
     /// The last assignment message could not be applied: send a COMPLETE one.
     Resync,
+    /// Assignments are in place on the node, all of them, up to the message that resulted in `revision`.
+    Applied {
+        revision: u64,
+    },
     /// Repeated until acknowledged with [`ToAgent::StatusAccepted`].
     TaskStatuses {
         sequence: u64,

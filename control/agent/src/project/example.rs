@@ -117,6 +117,7 @@ pub(crate) fn task(n: u8, desired_state: TaskState) -> TaskAssignment {
         service_name: "Web".to_owned(),
         slot: n.into(),
         desired_state,
+        drained: false,
         container: Some(Box::new(ContainerSpec {
             image: "host".to_owned(),
             args: vec!["true".to_owned()],

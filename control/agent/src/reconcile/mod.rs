@@ -197,8 +197,12 @@ impl Reconciler {
             }
         }
         self.answer_owners(&failures);
-        let revision = desired.as_ref().filter(|_| failures.is_empty()).map(|desired| desired.revision);
-        self.note_progress(revision, failures)
+        let in_place = desired.filter(|_| failures.is_empty());
+        let clean = self.note_progress(in_place.as_ref().map(|set| set.revision), failures);
+        if in_place.is_some() {
+            self.link.in_place.send_replace(in_place);
+        }
+        clean
     }
 
     fn wanted(&self, cluster: &Cluster<'_>) -> Wanted {
@@ -266,9 +270,10 @@ impl Reconciler {
 /// The tasks with a process of their own. Attachments' processes are somebody else's.
 fn wanted_tasks(cluster: &Cluster<'_>) -> BTreeMap<TaskId, TaskWanted> {
     let own = cluster.tasks.values().filter(|task| task.container.is_some());
-    let wanted = |task: &&TaskAssignment| match task.desired_state <= TaskState::Running {
-        true => TaskWanted::Run,
-        false => TaskWanted::Stop,
+    let wanted = |task: &&TaskAssignment| match (task.desired_state <= TaskState::Running, task.drained) {
+        (true, _) => TaskWanted::Run,
+        (false, false) => TaskWanted::Drain,
+        (false, true) => TaskWanted::Stop,
     };
     own.map(|task| (task.id.clone(), wanted(task))).collect()
 }

@@ -33,6 +33,8 @@ pub(crate) struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskWanted {
     Run,
+    /// It is to stop once no node sends it new connections any more.
+    Drain,
     Stop,
 }
 
@@ -102,9 +104,10 @@ pub(crate) fn plan(done: &Done, wanted: &Wanted) -> Vec<Action> {
 fn bring(id: &TaskId, wanted: TaskWanted, done: Option<&TaskDone>) -> Option<Action> {
     match (wanted, done) {
         (TaskWanted::Run, None) => Some(Action::Start(id.clone())),
-        (TaskWanted::Stop, None) => Some(Action::Decline(id.clone())),
+        (TaskWanted::Drain | TaskWanted::Stop, None) => Some(Action::Decline(id.clone())),
         (TaskWanted::Stop, Some(TaskDone::Started)) => Some(Action::Stop(id.clone())),
-        (TaskWanted::Run, Some(_)) | (TaskWanted::Stop, Some(TaskDone::Stopping | TaskDone::Ended)) => None,
+        (TaskWanted::Run | TaskWanted::Drain, Some(_))
+        | (TaskWanted::Stop, Some(TaskDone::Stopping | TaskDone::Ended)) => None,
     }
 }
 

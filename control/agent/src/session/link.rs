@@ -20,6 +20,8 @@ const ATTACH_LIMIT: Duration = Duration::from_secs(15);
 pub(crate) struct Link {
     /// What the manager wants. None until the first complete set of this process's life.
     pub(crate) desired: watch::Sender<Option<Arc<Desired>>>,
+    /// The newest of these sets that is in place, all of it.
+    pub(crate) in_place: watch::Sender<Option<Arc<Desired>>>,
     pub(crate) reports: Reports,
     pub(crate) conflicts: watch::Sender<Vec<PortConflict>>,
     /// Subnets the host routes itself, as of the last look.
@@ -53,8 +55,9 @@ pub(super) enum Request {
 impl Link {
     pub(super) fn new() -> (Arc<Self>, mpsc::Receiver<Request>) {
         let (requests, receiver) = mpsc::channel(REQUEST_CAPACITY);
-        let (desired, reports, conflicts, routed, state, holdings) = Default::default();
-        (Arc::new(Self { desired, reports, conflicts, routed, state, holdings, requests }), receiver)
+        let (desired, in_place, reports, conflicts, routed, state, holdings) = Default::default();
+        let link = Self { desired, in_place, reports, conflicts, routed, state, holdings, requests };
+        (Arc::new(link), receiver)
     }
 
     /// An address on a network, or why not, in one sentence.

@@ -1,6 +1,7 @@
 //! The node's session with a manager: connected again whenever it is lost, and never a reason to stop
 //! anything that runs.
 
+mod acknowledge;
 mod backoff;
 mod connection;
 mod link;

@@ -102,6 +102,48 @@ async fn assignments_are_taken_in_and_written_down() {
     assert_eq!(DesiredFile::new(agent.state.path()).load().unwrap(), Some(second));
 }
 
+fn applied(message: ToManager) -> Option<u64> {
+    match message {
+        ToManager::Applied { revision } => Some(revision),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_set_is_acknowledged_when_it_is_in_place_and_in_every_session_anew() {
+    let (authority, manager, agent, mut session) = connected().await;
+    let (first, second) = (Desired::new(4, [example::this_node()]), Desired::new(4, []));
+    session.send(ToAgent::Assignments(first.complete())).await;
+    let taken_in = revision(&agent, 4).await;
+    agent.link.in_place.send_replace(Some(taken_in.clone()));
+    assert_eq!(session.find(applied).await, 4);
+    let addr = manager.stop().await;
+    drop(session);
+
+    let behaviour = Behaviour {
+        root_pem: authority.root_pem.clone(),
+        refusal: None,
+        name: MANAGER_NAME.to_owned(),
+        data_path_port: None,
+    };
+    let mut manager = FakeManager::start_as(authority, behaviour, addr).await;
+    let (_, mut session) = greet(&mut manager).await;
+    session.send(ToAgent::Assignments(second.complete())).await;
+    let mut desired = agent.link.desired.subscribe();
+    let replaced =
+        desired.wait_for(|set| set.as_ref().is_some_and(|set| **set == second)).await.unwrap().clone();
+    // What an earlier session brought, in place once more, says nothing in this one.
+    agent.link.in_place.send_replace(Some(taken_in));
+    agent.link.reports.report("t1".into(), status(TaskState::Running));
+    let next = session.find(|message| match message {
+        ToManager::Applied { .. } | ToManager::TaskStatuses { .. } => Some(message),
+        _ => None,
+    });
+    assert!(matches!(next.await, ToManager::TaskStatuses { .. }));
+    agent.link.in_place.send_replace(replaced);
+    assert_eq!(session.find(applied).await, 4);
+}
+
 #[tokio::test]
 async fn after_a_gap_the_complete_set_is_asked_for_and_nothing_is_lost_meanwhile() {
     let (_authority, _manager, agent, mut session) = connected().await;

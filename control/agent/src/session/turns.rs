@@ -1,5 +1,6 @@
 //! One standing session: whatever happens first is next.
 
+use super::acknowledge::Unacknowledged;
 use super::connection::Connection;
 use super::link::{Link, LinkState, Request};
 use super::logs::LogReaders;
@@ -31,6 +32,8 @@ pub(super) struct Turns<'a> {
     heartbeat: Duration,
     /// What this session has brought so far; None until its COMPLETE set came.
     desired: Option<Desired>,
+    unacknowledged: Unacknowledged,
+    in_place: watch::Receiver<Option<Arc<Desired>>>,
     attaching: BTreeMap<u64, oneshot::Sender<Result<Attached, String>>>,
     logs: LogReaders,
     reports: watch::Receiver<u64>,
@@ -40,6 +43,7 @@ pub(super) struct Turns<'a> {
 enum Turn {
     Message(ToAgent),
     Request(Request),
+    InPlace,
     Reports,
     Conflicts,
     Log(ToManager),
@@ -60,6 +64,8 @@ impl<'a> Turns<'a> {
             connection,
             heartbeat: SHORTEST_HEARTBEAT,
             desired: None,
+            unacknowledged: Unacknowledged::default(),
+            in_place: link.in_place.subscribe(),
             attaching: BTreeMap::new(),
             logs: LogReaders::new(config.logs.clone()),
             reports: link.reports.subscribe(),
@@ -101,6 +107,7 @@ impl<'a> Turns<'a> {
             let turn = tokio::select! {
                 message = self.connection.inbound.next() => message.map(Turn::Message),
                 request = self.requests.recv() => request.map(Turn::Request).ok_or(SessionEnd::Left),
+                _ = self.in_place.changed() => Ok(Turn::InPlace),
                 _ = self.reports.changed() => Ok(Turn::Reports),
                 _ = self.conflicts.changed() => Ok(Turn::Conflicts),
                 message = self.logs.next() => Ok(Turn::Log(message)),
@@ -109,6 +116,7 @@ impl<'a> Turns<'a> {
             let done = match turn {
                 Ok(Turn::Message(message)) => self.take(message).await,
                 Ok(Turn::Request(request)) => self.request(request).await,
+                Ok(Turn::InPlace) => self.acknowledge().await,
                 Ok(Turn::Reports) => self.send_reports().await,
                 Ok(Turn::Conflicts) => self.send_conflicts().await,
                 Ok(Turn::Log(message)) => self.send(&message).await,
@@ -144,8 +152,17 @@ impl<'a> Turns<'a> {
         let shared = Arc::new(desired.clone());
         self.desired = Some(desired);
         self.config.desired.save(shared.clone()).await;
+        self.unacknowledged.brought(&shared);
         self.link.desired.send_replace(Some(shared));
         Ok(())
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), SessionEnd> {
+        let set = self.in_place.borrow_and_update().clone();
+        match set.and_then(|set| self.unacknowledged.in_place(&set)) {
+            Some(revision) => self.send(&ToManager::Applied { revision }).await,
+            None => Ok(()),
+        }
     }
 
     async fn attached(&mut self, request: u64, result: Result<Attached, String>) -> Result<(), SessionEnd> {

@@ -18,7 +18,7 @@ fn meta() -> Meta {
     Meta::new(Timestamp::UNIX_EPOCH)
 }
 
-fn node(index: u8, status: NodeState) -> Node {
+pub(super) fn node(index: u8, status: NodeState) -> Node {
     Node {
         id: NodeId(format!("n{index}")),
         meta: meta(),
@@ -91,7 +91,7 @@ fn service(index: u8, networks: &[u8], published: bool) -> Service {
 }
 
 /// A running task of service 1 with an address on each of `networks`.
-fn task(index: u8, node: u8, networks: &[u8]) -> Task {
+pub(super) fn task(index: u8, node: u8, networks: &[u8]) -> Task {
     let attachment = |network: &u8| Attachment {
         network: NetworkId(format!("net{network}")),
         addr: addr(*network, 10 + index),
@@ -118,7 +118,7 @@ fn task(index: u8, node: u8, networks: &[u8]) -> Task {
     }
 }
 
-fn state(
+pub(super) fn state(
     nodes: impl IntoIterator<Item = Node>,
     services: impl IntoIterator<Item = Service>,
     tasks: impl IntoIterator<Item = Task>,
@@ -133,7 +133,7 @@ fn state(
     }
 }
 
-fn ready(index: u8) -> Node {
+pub(super) fn ready(index: u8) -> Node {
     node(index, NodeState::Ready)
 }
 

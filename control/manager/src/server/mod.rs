@@ -1,6 +1,7 @@
 //! The manager's port: joining, and one session per node.
 
 mod connection;
+mod draining;
 pub(crate) mod join;
 mod join_rate;
 pub(crate) mod reports;
@@ -9,8 +10,11 @@ pub(crate) mod sessions;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::draining::watch_drains;
+
 use crate::ca::Authority;
 use crate::db::{Db, UpdateError};
+use crate::dispatch::drain::Drains;
 use crate::liveness::Liveness;
 use crate::state::{Change, State};
 use join_rate::JoinRate;
@@ -42,6 +46,9 @@ pub(crate) struct ManagerCore {
     pub(crate) sessions: Sessions,
     liveness: Mutex<Liveness>,
     join_rate: Mutex<JoinRate>,
+    drains: Mutex<Drains>,
+    /// Rises when tasks were drained.
+    drained: watch::Sender<u64>,
     /// A deadline came that may be closer than the one the liveness task sleeps to.
     liveness_changed: Notify,
     /// True from the moment the manager is told to stop.
@@ -55,7 +62,7 @@ impl ManagerCore {
         let liveness_changed = Notify::new();
         let sessions = Sessions::default();
         let (stop, open_sessions) = (watch::Sender::new(false), watch::Sender::new(0));
-        let join_rate = Mutex::default();
+        let (join_rate, drains, drained) = Default::default();
         Self {
             db,
             authority,
@@ -64,6 +71,8 @@ impl ManagerCore {
             sessions,
             liveness,
             join_rate,
+            drains,
+            drained,
             liveness_changed,
             stop,
             open_sessions,

@@ -4,6 +4,7 @@
 //! ends with its connection, with a newer session of the same node, when the node leaves or is removed,
 //! and at the first message that breaks the protocol.
 
+mod assigning;
 mod attach;
 mod inbound;
 mod logs;
@@ -13,7 +14,7 @@ use self::logs::LogReaders;
 use super::connection::Body;
 use super::sessions::{Command, Registered};
 use super::{ManagerCore, reports};
-use crate::dispatch;
+use crate::dispatch::coverage::Coverage;
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, StreamBody};
@@ -117,10 +118,20 @@ async fn serve(
     let Admission { node, addr } = admission;
     // Registered before Hello is written, so that the end of an older session cannot undo it.
     let Registered { generation, commands } = core.sessions.register(&node);
-    let revision = core.db.watch();
-    let logs = LogReaders::default();
-    let mut session =
-        Session { core, node: node.clone(), inbound, outbound, commands, revision, sent: None, logs };
+    let (revision, drained) = (core.db.watch(), core.drained_receiver());
+    let (sent, coverage, logs) = Default::default();
+    let mut session = Session {
+        core,
+        node: node.clone(),
+        inbound,
+        outbound,
+        commands,
+        revision,
+        drained,
+        sent,
+        coverage,
+        logs,
+    };
     let end = match session.begin(hello, addr).await {
         Ok(()) => session.turn_until_end().await,
         Err(end) => end,
@@ -151,8 +162,10 @@ struct Session<'a> {
     outbound: mpsc::Sender<Bytes>,
     commands: mpsc::Receiver<Command>,
     revision: watch::Receiver<u64>,
+    drained: watch::Receiver<u64>,
     /// What the node has, as far as was sent.
     sent: Option<Desired>,
+    coverage: Coverage,
     logs: LogReaders,
 }
 
@@ -166,6 +179,7 @@ impl Session<'_> {
     async fn begin(&mut self, hello: Hello, addr: IpAddr) -> Result<(), SessionEnd> {
         tracing::info!(node = %self.node, %addr, "session begins");
         self.core.connected(&self.node);
+        self.core.drains().begins(&self.node);
         let node = self.node.clone();
         let written = self
             .core
@@ -188,6 +202,11 @@ impl Session<'_> {
                     due = true;
                     continue;
                 }
+                // Somebody waits for a task to stop: at once.
+                _ = self.drained.changed() => match self.has_drained() {
+                    true => Ok(Turn::Assign),
+                    false => continue,
+                },
                 () = tokio::time::sleep_until(assigned_at + ASSIGNMENT_INTERVAL), if due => Ok(Turn::Assign),
                 () = self.core.stopped() => Err(SessionEnd::Stopping),
             };
@@ -219,6 +238,7 @@ impl Session<'_> {
                 self.sent = None;
                 self.assign().await?;
             }
+            ToManager::Applied { revision } => self.applied(revision),
             ToManager::TaskStatuses { sequence, statuses } => {
                 let change = move |state: &_| reports::statuses(state, &node, &statuses, Timestamp::now());
                 self.core.write(change).await.map_err(|_logged| SessionEnd::Store)?;
@@ -273,28 +293,6 @@ impl Session<'_> {
                 self.send(&ToAgent::StopLogs { request }).await
             }
         }
-    }
-
-    /// Sends what changed for the node since the last time; everything if nothing was sent yet.
-    async fn assign(&mut self) -> Result<(), SessionEnd> {
-        self.revision.mark_unchanged();
-        let state = self.core.db.state();
-        if !state.nodes.contains_key(&self.node) {
-            self.core.liveness().forget(&self.node);
-            return Err(reports::NodeRemoved.into());
-        }
-        let assignments = dispatch::assignments(&state, &self.node);
-        let desired = Desired { revision: state.revision, assignments };
-        let message = match &self.sent {
-            None => desired.complete(),
-            Some(sent) => match desired.since(sent) {
-                Some(message) => message,
-                // The node stays at the revision it has: the next message applies to that one.
-                None => return Ok(()),
-            },
-        };
-        self.sent = Some(desired);
-        self.send(&ToAgent::Assignments(message)).await
     }
 
     async fn send(&self, message: &ToAgent) -> Result<(), SessionEnd> {

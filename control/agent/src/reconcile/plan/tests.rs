@@ -20,7 +20,7 @@ fn view(zone: u8) -> View {
 }
 
 fn any_wanted() -> impl Strategy<Value = Wanted> {
-    let task = prop_oneof![Just(TaskWanted::Run), Just(TaskWanted::Stop)];
+    let task = prop::sample::select(&[TaskWanted::Run, TaskWanted::Drain, TaskWanted::Stop][..]);
     (
         0u8..4,
         prop::collection::btree_set("[a-e]", 0..5),
@@ -83,7 +83,7 @@ proptest! {
             for (id, task) in &wanted.tasks {
                 prop_assert!(done.tasks.contains_key(id));
                 let may_run = done.tasks[id] == TaskDone::Started;
-                prop_assert!(*task == TaskWanted::Run || !may_run);
+                prop_assert!(*task != TaskWanted::Stop || !may_run);
             }
             for (id, task) in &done.tasks {
                 prop_assert!(wanted.tasks.contains_key(id) || *task == TaskDone::Stopping);
@@ -124,5 +124,26 @@ fn a_new_task_is_started_once_its_neighbours_can_be_reached() {
 fn a_task_to_stop_that_never_ran_here_is_declined() {
     let mut wanted = wanted(0);
     wanted.tasks.insert("t1".into(), TaskWanted::Stop);
+    assert!(plan(&Done::default(), &wanted).contains(&Action::Decline("t1".into())));
+}
+
+#[test]
+fn a_task_that_drains_runs_on_and_stops_once_it_is_drained() {
+    let (mut done, mut wanted) = (Done::default(), wanted(0));
+    wanted.tasks.insert("t1".into(), TaskWanted::Run);
+    apply(&mut done, &wanted);
+    wanted.tasks.insert("t1".into(), TaskWanted::Drain);
+    assert_eq!(plan(&done, &wanted), []);
+    wanted.tasks.insert("t1".into(), TaskWanted::Stop);
+    assert_eq!(plan(&done, &wanted), [Action::Stop("t1".into())]);
+    apply(&mut done, &wanted);
+    wanted.tasks.insert("t1".into(), TaskWanted::Drain);
+    assert_eq!(plan(&done, &wanted), [], "a task that stops is not called back");
+}
+
+#[test]
+fn a_task_that_drains_and_never_ran_here_is_declined() {
+    let mut wanted = wanted(0);
+    wanted.tasks.insert("t1".into(), TaskWanted::Drain);
     assert!(plan(&Done::default(), &wanted).contains(&Action::Decline("t1".into())));
 }

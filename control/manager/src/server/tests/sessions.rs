@@ -341,3 +341,73 @@ async fn own_task(agent: &mut Agent, desired: &mut Desired) -> TaskId {
         desired.apply(agent.assignments().await).expect("no gap");
     }
 }
+
+/// Two nodes with sessions that have everything in place so far, and a task that runs on the first.
+async fn two_nodes() -> (Cluster, [Credentials; 2], [Agent; 2], [Desired; 2]) {
+    let cluster = Cluster::new().await;
+    let nodes = [cluster.worker().await, cluster.worker().await];
+    cluster.write(vec![service("web", 1), put(task("t1", 1, &nodes[0].node_id, TaskState::Running))]);
+    let mut agents = [cluster.agent(&nodes[0]).await, cluster.agent(&nodes[1]).await];
+    let running = Hello { running: vec![TaskId::from("t1")], ..hello() };
+    let (_, first) = agents[0].begin(running).await;
+    let (_, second) = agents[1].begin(hello()).await;
+    let mut have = [desired([first]), desired([second])];
+    take_in_until(&mut agents[0], &mut have[0], |have| is_known(have, &nodes[1])).await;
+    (cluster, nodes, agents, have)
+}
+
+fn is_known(have: &Desired, node: &Credentials) -> bool {
+    have.assignments.contains_key(&Key(format!("peer/{}", node.node_id)))
+}
+
+/// Takes in and acknowledges until the node has what is asked for.
+async fn take_in_until(agent: &mut Agent, have: &mut Desired, wanted: impl Fn(&Desired) -> bool) {
+    while !wanted(have) {
+        have.apply(agent.assignments().await).unwrap();
+        agent.say(&ToManager::Applied { revision: have.revision }).await;
+    }
+}
+
+fn is_stopping(have: &Desired, drained: bool) -> bool {
+    let task = have.assignments.get(&key("task/t1"));
+    matches!(task, Some(Assignment::Task(task)) if task.desired_state > TaskState::Running && task.drained == drained)
+}
+
+/// Takes in whatever comes and acknowledges it, until the session ends.
+async fn acknowledge_everything(mut agent: Agent, mut have: Desired) {
+    agent.say(&ToManager::Applied { revision: have.revision }).await;
+    take_in_until(&mut agent, &mut have, |_| false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_drained_when_every_connected_node_has_it_out_and_a_full_sync_does_not_undo_it() {
+    let (cluster, _nodes, [mut owner, other], [mut have, others]) = two_nodes().await;
+    let other = tokio::spawn(acknowledge_everything(other, others));
+    let began = std::time::Instant::now();
+    cluster.write(vec![service("web", 0)]);
+    take_in_until(&mut owner, &mut have, |have| is_stopping(have, false)).await;
+    take_in_until(&mut owner, &mut have, |have| is_stopping(have, true)).await;
+    assert!(began.elapsed() < crate::dispatch::drain::DRAIN_LIMIT, "after {:?}", began.elapsed());
+    owner.say(&ToManager::Resync).await;
+    assert!(is_stopping(&desired([owner.assignments().await]), true));
+    other.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_acknowledge_holds_a_task_up_for_two_seconds() {
+    let (cluster, nodes, [mut owner, mut silent], [mut have, mut others]) = two_nodes().await;
+    // A change for the other node that it never acknowledges.
+    cluster.write(vec![
+        service("web", 0),
+        put(Task {
+            desired_state: TaskState::Shutdown,
+            ..task("t1", 1, &nodes[0].node_id, TaskState::Running)
+        }),
+        put(task("t2", 2, &nodes[1].node_id, TaskState::Running)),
+    ]);
+    let began = std::time::Instant::now();
+    others.apply(silent.assignments().await).unwrap();
+    take_in_until(&mut owner, &mut have, |have| is_stopping(have, true)).await;
+    let took = began.elapsed();
+    assert!(took >= crate::dispatch::drain::DRAIN_LIMIT - Duration::from_millis(200), "after {took:?}");
+}
