@@ -20,6 +20,7 @@ use skep_model::NodeId;
 use skep_model::cluster::DEFAULT_LISTEN_PORT;
 use skep_model::node::NodeDescription;
 use skep_model::session::ReadLogs;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -55,6 +56,13 @@ pub(crate) struct Member {
     reconciler: JoinHandle<()>,
 }
 
+/// What was and is seen of the surroundings.
+struct Looks {
+    facts: HostFacts,
+    /// VTEPs of peers that do not answer on the data path.
+    silent: watch::Receiver<BTreeSet<Ipv4Addr>>,
+}
+
 impl Member {
     /// Everything started, or nothing left of it.
     pub(crate) async fn start(membership: Membership, around: Surroundings<'_>) -> Result<Self, JoinError> {
@@ -64,7 +72,7 @@ impl Member {
                 facts.addresses.iter().map(|address| address.addr.addr().to_string()).collect();
             return Err(JoinError::DataPathAddr { addr: membership.data_path_addr, have: have.join(", ") });
         };
-        let dataplane = packet_thread(membership.data_path_addr, membership.data_path_port).await?;
+        let (dataplane, silent) = packet_thread(membership.data_path_addr, membership.data_path_port).await?;
         let config = HostConfig {
             egress_mtu: underlay_mtu,
             sysctl_record: Some(around.state_dir.join("sysctls")),
@@ -83,7 +91,7 @@ impl Member {
         let kernel =
             Kernel { host, dataplane, dns: skep_dns::Server::new(skep_dns::ServerConfig::default()) };
         let local = Local { underlay_mtu, gwbridge: Some(gwbridge), ..Local::default() };
-        let mut member = Self::assemble(membership, around, kernel, local, facts);
+        let mut member = Self::assemble(membership, around, kernel, local, Looks { facts, silent });
         match member.first_set().await {
             Ok(()) => Ok(member),
             Err(error) => {
@@ -98,7 +106,7 @@ impl Member {
         around: Surroundings<'_>,
         kernel: Kernel,
         local: Local,
-        facts: HostFacts,
+        Looks { facts, silent }: Looks,
     ) -> Self {
         let node_id = membership.credentials.node_id.clone();
         let desired = DesiredFile::new(around.state_dir);
@@ -126,7 +134,7 @@ impl Member {
             link.clone(),
             looked.clone(),
         );
-        let parts = Parts { kernel: kernel.clone(), link: link.clone(), local, facts };
+        let parts = Parts { kernel: kernel.clone(), link: link.clone(), local, facts, silent };
         let (reconciler, progress) = Reconciler::new(parts, commands, Tasks::new(context));
         let places = Places::new(link.clone());
         Self {
@@ -208,9 +216,15 @@ fn underlay(membership: &Membership) -> Underlay {
     }
 }
 
-async fn packet_thread(vtep: Ipv4Addr, port: u16) -> Result<Handle, JoinError> {
+/// The thread, and the peers it finds silent.
+async fn packet_thread(
+    vtep: Ipv4Addr,
+    port: u16,
+) -> Result<(Handle, watch::Receiver<BTreeSet<Ipv4Addr>>), JoinError> {
     let config = WorkerConfig { vtep, port, seed: rand::random() };
-    Ok(on_a_thread(move || Worker::spawn(config, |_| ())).await?)
+    let (silent, seen) = watch::channel(BTreeSet::new());
+    let note = move |vteps: &[Ipv4Addr]| _ = silent.send_replace(vteps.iter().copied().collect());
+    Ok((on_a_thread(move || Worker::spawn(config, note)).await?, seen))
 }
 
 async fn take_down(host: &Host) {

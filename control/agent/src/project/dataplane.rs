@@ -52,7 +52,7 @@ fn project(cluster: &Cluster<'_>, local: &Local, network: &NetworkAssignment) ->
         gateway: network.gateway,
         mtu: local.mtu(),
         endpoints,
-        services: services(cluster, network, &reachable),
+        services: services(cluster, local, network, &reachable),
         ingress: network.ingress,
     })
 }
@@ -74,6 +74,7 @@ fn hosts<'a>(cluster: &'a Cluster<'_>) -> impl Iterator<Item = Endpoint> + 'a {
 
 fn services(
     cluster: &Cluster<'_>,
+    local: &Local,
     network: &NetworkAssignment,
     reachable: &[(&EndpointAssignment, Location)],
 ) -> Vec<Service> {
@@ -81,22 +82,23 @@ fn services(
         let foot = service.networks.iter().find(|foot| foot.network == network.id)?;
         Some(Service {
             vip: foot.vip?,
-            backends: backends(cluster, service, reachable),
+            backends: backends(cluster, local, service, reachable),
             ports: ports(network, service),
         })
     };
     cluster.services.values().filter_map(service).collect()
 }
 
-/// An endpoint that doesn't serve (any more) keeps the connections it has, unless its node is down.
+/// An endpoint that doesn't serve (any more) keeps the connections it has, unless its node is down or silent.
 fn backends(
     cluster: &Cluster<'_>,
+    local: &Local,
     service: &ServiceAssignment,
     reachable: &[(&EndpointAssignment, Location)],
 ) -> Vec<Backend> {
     let own =
         reachable.iter().map(|(endpoint, _)| endpoint).filter(|e| e.service.as_ref() == Some(&service.id));
-    own.filter(|endpoint| cluster.is_node_up(&endpoint.node))
+    own.filter(|endpoint| cluster.is_node_up(local, &endpoint.node))
         .map(|endpoint| {
             let state = if endpoint.serving { BackendState::Active } else { BackendState::Draining };
             Backend { ip: endpoint.addr, state }

@@ -53,7 +53,7 @@ fn zone(cluster: &Cluster<'_>, local: &Local, network: &NetworkAssignment) -> Zo
     let mut zone = nameless(network);
     let reachable = cluster.reachable(local, &network.id);
     let serving: Vec<_> =
-        reachable.iter().map(|(endpoint, _)| *endpoint).filter(|e| cluster.is_serving(e)).collect();
+        reachable.iter().map(|(endpoint, _)| *endpoint).filter(|e| cluster.is_serving(local, e)).collect();
     let services: Vec<_> =
         cluster.services.values().filter_map(|service| Meaning::of(service, network, &serving)).collect();
 

@@ -19,7 +19,8 @@ use skep_model::assign::{
     ThisNode,
 };
 use skep_model::{NetworkId, NodeId, ServiceId, TaskId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 /// RFC 7348 §4.3 forbids VTEPs to fragment, so an inner packet has to leave room for the outer IPv4 (20),
 /// UDP (8), VXLAN (8) and inner Ethernet (14) headers.
@@ -36,6 +37,8 @@ pub(crate) struct Local {
     pub(crate) underlay_mtu: u32,
     /// Subnet of the egress bridge.
     pub(crate) gwbridge: Option<Ipv4Net>,
+    /// VTEPs that do not answer on the data path.
+    pub(crate) silent: BTreeSet<Ipv4Addr>,
 }
 
 impl Local {
@@ -89,8 +92,9 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    fn is_node_up(&self, node: &NodeId) -> bool {
-        self.peers.get(node).is_none_or(|peer| peer.up)
+    /// Whether the manager hears the node and this host's own probes do. The manager is the slower of the two.
+    fn is_node_up(&self, local: &Local, node: &NodeId) -> bool {
+        self.peers.get(node).is_none_or(|peer| peer.up && !local.silent.contains(&peer.data_path_addr))
     }
 
     /// The endpoints of one network that can be reached, in the order of their services' slots: what round
@@ -108,7 +112,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Whether names and new connections lead to an endpoint.
-    fn is_serving(&self, endpoint: &EndpointAssignment) -> bool {
-        endpoint.serving && self.is_node_up(&endpoint.node)
+    fn is_serving(&self, local: &Local, endpoint: &EndpointAssignment) -> bool {
+        endpoint.serving && self.is_node_up(local, &endpoint.node)
     }
 }

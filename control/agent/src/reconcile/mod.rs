@@ -19,7 +19,8 @@ use skep_dns::View;
 use skep_model::assign::{Desired, TaskAssignment};
 use skep_model::task::TaskState;
 use skep_model::{NetworkId, TaskId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -30,6 +31,7 @@ pub(crate) struct Reconciler {
     tasks: Tasks,
     local: Local,
     facts: watch::Sender<Arc<HostFacts>>,
+    silent: watch::Receiver<BTreeSet<Ipv4Addr>>,
     commands: mpsc::Receiver<Command>,
     held: BTreeMap<SandboxId, Held>,
     /// Counts hand-overs, so that a resolver asks its networks in the order they came.
@@ -81,12 +83,14 @@ pub(crate) struct Parts {
     pub(crate) link: Arc<Link>,
     pub(crate) local: Local,
     pub(crate) facts: watch::Sender<Arc<HostFacts>>,
+    /// Peers that do not answer on the data path, as the packet thread finds.
+    pub(crate) silent: watch::Receiver<BTreeSet<Ipv4Addr>>,
 }
 
 impl Reconciler {
     pub(crate) fn new(parts: Parts, commands: Commands, tasks: Tasks) -> (Self, watch::Receiver<Progress>) {
         let (progress, progressed) = watch::channel(Progress::default());
-        let Parts { kernel, link, local, facts } = parts;
+        let Parts { kernel, link, local, facts, silent } = parts;
         let (held, done) = Default::default();
         let reconciler = Self {
             kernel,
@@ -94,6 +98,7 @@ impl Reconciler {
             tasks,
             local,
             facts,
+            silent,
             commands: commands.0,
             held,
             next_turn: 0,
@@ -108,7 +113,7 @@ impl Reconciler {
 
     /// Runs until it is aborted, which is safe once [`Carrier::stop_all`] has returned.
     pub(crate) async fn run(mut self) {
-        let mut desired = self.link.desired.subscribe();
+        let (mut desired, mut silent) = (self.link.desired.subscribe(), self.silent.clone());
         let mut backoff = Backoff::default();
         let mut retry: Option<Instant> = None;
         let mut look_around = interval_at(Instant::now() + RECHECK_PERIOD, RECHECK_PERIOD);
@@ -124,12 +129,15 @@ impl Reconciler {
                 // The task controllers hold a sender.
                 Some(command) = self.commands.recv() => self.take(command),
                 Ok(()) = desired.changed() => {}
+                // Its sender goes with the packet thread.
+                Ok(()) = silent.changed() => {}
                 () = retry_due => {}
                 _ = look_around.tick() => self.look_around().await,
             }
             while let Ok(command) = self.commands.try_recv() {
                 self.take(command);
             }
+            self.heed(silent.borrow_and_update().clone());
             let current = desired.borrow_and_update().clone();
             let clean = self.reconcile(current).await;
             if clean {
@@ -137,6 +145,17 @@ impl Reconciler {
             }
             retry = (!clean).then(|| Instant::now() + backoff.wait());
         }
+    }
+
+    /// Peers that fell silent are out of names and backends from the next pass on; those that answer are back.
+    fn heed(&mut self, silent: BTreeSet<Ipv4Addr>) {
+        for vtep in silent.difference(&self.local.silent) {
+            tracing::warn!(%vtep, "a node does not answer on the data path: its tasks get no new connections");
+        }
+        for vtep in self.local.silent.difference(&silent) {
+            tracing::info!(%vtep, "a node answers on the data path again");
+        }
+        self.local.silent = silent;
     }
 
     fn take(&mut self, command: Command) {

@@ -10,7 +10,12 @@ const N2: Location = Location::Remote(Ipv4Addr::new(192, 0, 2, 2));
 fn local(ports: &[(&str, &str, u32)]) -> Local {
     let ports =
         ports.iter().map(|(network, task, port)| (((*network).into(), (*task).into()), PortId(*port)));
-    Local { ports: ports.collect(), underlay_mtu: 1500, gwbridge: Some("172.18.0.0/16".parse().unwrap()) }
+    Local {
+        ports: ports.collect(),
+        underlay_mtu: 1500,
+        gwbridge: Some("172.18.0.0/16".parse().unwrap()),
+        ..Local::default()
+    }
 }
 
 fn project(desired: &Desired, local: &Local) -> (Network, Network) {
@@ -59,6 +64,22 @@ fn what_stops_serving_drains_and_what_is_on_a_dead_node_is_out() {
     let states: Vec<_> = net.services[0].backends.iter().map(|b| (b.ip.octets()[3], b.state)).collect();
     assert_eq!(states, [(11, BackendState::Draining), (12, BackendState::Active)]);
     assert_eq!(net.endpoints.len(), 3, "by address all can still be reached");
+}
+
+#[test]
+fn the_backends_of_a_silent_peer_are_out_until_it_answers_and_it_is_probed_all_the_while() {
+    let draining = EndpointAssignment { serving: false, ..example::endpoint(3, "n2") };
+    let desired = example::desired([example::endpoint(1, "n2"), example::endpoint(2, "n3"), draining]);
+    let backends = |local: &Local| -> Vec<u8> {
+        let (_, net) = project(&desired, local);
+        assert_eq!(net.endpoints.len(), 3, "by address all can still be asked");
+        assert_eq!(snapshot(&Cluster::of(&desired), local).vteps.len(), 2);
+        net.services[0].backends.iter().map(|backend| backend.ip.octets()[3]).collect()
+    };
+    let well = local(&[]);
+    let silent = Local { silent: [Ipv4Addr::new(192, 0, 2, 2)].into(), ..well.clone() };
+    assert_eq!(backends(&silent), [12]);
+    assert_eq!(backends(&well), [11, 12, 13]);
 }
 
 #[test]
