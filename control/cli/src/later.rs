@@ -17,8 +17,8 @@ const VERBS: &[(&str, &str)] = &[
 /// Flags of docker's commands (swarm init, network create, service create and update, run, inspect) that Skep has none of.
 const FLAGS: &str = "
     --autolock --cert-expiry --dispatcher-heartbeat --external-ca --force-new-cluster
-    --max-snapshots --snapshot-interval --aux-address --config-from
-    --config-only --ingress --ip-range --ipam-driver --ipam-opt --ipv4 --ipv6 --scope --cap-add
+    --max-snapshots --snapshot-interval --config-from
+    --config-only --ingress --ipam-driver --ipam-opt --ipv4 --ipv6 --scope --cap-add
     --cap-drop --config --container-label --credential-spec --dns --dns-option
     --dns-search --env-file --generic-resource --group --health-cmd --health-interval
     --health-retries --health-start-interval --health-start-period --health-timeout

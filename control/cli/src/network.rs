@@ -47,6 +47,12 @@ pub(crate) struct CreateArgs {
     /// Address of the subnet that is no container's
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     gateway: Vec<String>,
+    /// Part of the subnet that addresses are given from
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    ip_range: Vec<String>,
+    /// Address of the subnet that nobody is given, because it is somebody else's (several allowed)
+    #[arg(long, value_name = "NAME=IP")]
+    aux_address: Vec<String>,
     /// Option of the driver, as KEY or KEY=VALUE
     #[arg(short, long, value_name = "KEY=VALUE")]
     opt: Vec<String>,
@@ -121,14 +127,39 @@ fn ipam(args: &CreateArgs) -> anyhow::Result<Vec<Value>> {
             args.gateway.join(", ")
         );
     }
+    if args.ip_range.len() > args.subnet.len() {
+        anyhow::bail!(
+            "every --ip-range needs a --subnet: name the subnet that {} is of",
+            args.ip_range.join(", ")
+        );
+    }
+    let reserved = reserved(args)?;
     let config = |(at, subnet): (usize, &String)| {
         let mut config = Map::from_iter([("Subnet".to_owned(), json!(subnet))]);
+        if let Some(range) = args.ip_range.get(at) {
+            config.insert("IPRange".into(), json!(range));
+        }
         if let Some(gateway) = args.gateway.get(at) {
             config.insert("Gateway".into(), json!(gateway));
+        }
+        // They all belong to the first: the cluster gives a network one subnet.
+        if at == 0 && !reserved.is_empty() {
+            config.insert("AuxiliaryAddresses".into(), json!(reserved));
         }
         Value::Object(config)
     };
     Ok(args.subnet.iter().enumerate().map(config).collect())
+}
+
+fn reserved(args: &CreateArgs) -> anyhow::Result<BTreeMap<&str, &str>> {
+    if args.subnet.is_empty() && !args.aux_address.is_empty() {
+        anyhow::bail!("--aux-address needs a --subnet: name the subnet its addresses are of");
+    }
+    let parse = |word| match str::split_once(word, '=') {
+        Some((name, addr)) if !name.is_empty() => Ok((name, addr)),
+        _ => anyhow::bail!("bad --aux-address \"{word}\": write it as NAME=IP"),
+    };
+    args.aux_address.iter().map(|word| parse(word.as_str())).collect()
 }
 
 /// `KEY=VALUE` words; a bare `KEY` has the empty value, as docker sends it.
@@ -236,6 +267,16 @@ mod tests {
         )
         .unwrap();
         assert_eq!(full["IPAM"]["Config"], json!([{"Subnet": "10.5.0.0/24", "Gateway": "10.5.0.1"}]));
+        let parts = body(
+            "skep network create --subnet 10.5.0.0/24 --ip-range 10.5.0.64/26 --aux-address a=10.5.0.70 --aux-address b=10.5.0.71 x",
+        )
+        .unwrap();
+        let reserved = json!({"a": "10.5.0.70", "b": "10.5.0.71"});
+        let config =
+            json!([{"Subnet": "10.5.0.0/24", "IPRange": "10.5.0.64/26", "AuxiliaryAddresses": reserved}]);
+        assert_eq!(parts["IPAM"]["Config"], config);
+        assert!(body("skep network create --aux-address a=10.5.0.1 x").is_err());
+        assert!(body("skep network create --subnet 10.5.0.0/24 --aux-address 10.5.0.1 x").is_err());
         assert_eq!((&full["Internal"], &full["Attachable"]), (&json!(true), &json!(true)));
         assert_eq!(
             (&full["Labels"], &full["Options"]),

@@ -70,7 +70,7 @@ pub(crate) struct NodeArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct RmArgs {
-    /// Also hosts that are not down: they stop what they run when they hear of it
+    /// Also hosts that are not down
     #[arg(short, long)]
     force: bool,
     /// Names or ids

@@ -32,6 +32,12 @@ pub struct NetworkSpec {
     /// The subnet the user asked for; without it the allocator takes the next free one of the pool.
     pub subnet: Option<Ipv4Net>,
     pub gateway: Option<Ipv4Addr>,
+    /// The part of the subnet that addresses are given from; the whole one without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_range: Option<Ipv4Net>,
+    /// Addresses of the subnet that are somebody else's, by whose: nobody is given them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub reserved: BTreeMap<String, Ipv4Addr>,
     pub attachable: bool,
     /// No gateway to the outside and no forwarding of unknown names.
     pub internal: bool,

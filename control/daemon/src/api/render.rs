@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 use skep_manager::state::State;
 use skep_model::cluster::Cluster;
-use skep_model::network::Network;
+use skep_model::network::{Network, NetworkAllocation};
 use skep_model::node::{Node, Role};
 use skep_model::service::{EndpointMode, Protocol, Service};
 use skep_model::task::{Task, TaskState};
@@ -80,7 +80,7 @@ pub(crate) fn network(network: &Network) -> Value {
         .collect();
     let addresses = network
         .allocation
-        .map(|allocation| json!([{ "Subnet": allocation.subnet, "Gateway": allocation.gateway }]))
+        .map(|allocation| json!([addresses(network, &allocation)]))
         .unwrap_or_else(|| json!([]));
     json!({
         "Name": network.spec.name,
@@ -100,6 +100,18 @@ pub(crate) fn network(network: &Network) -> Value {
         "Options": options,
         "Labels": network.spec.labels,
     })
+}
+
+/// One entry of `IPAM.Config`.
+fn addresses(network: &Network, allocation: &NetworkAllocation) -> Value {
+    let mut config = json!({ "Subnet": allocation.subnet, "Gateway": allocation.gateway });
+    if let Some(range) = network.spec.ip_range {
+        config["IPRange"] = json!(range);
+    }
+    if !network.spec.reserved.is_empty() {
+        config["AuxiliaryAddresses"] = json!(network.spec.reserved);
+    }
+    config
 }
 
 /// The node's egress bridge, listed the way Swarm's users know it.
@@ -211,7 +223,7 @@ fn attached_network(network: &Network) -> Value {
         "DriverState": { "Name": "overlay" },
         "IPAMOptions": {
             "Driver": { "Name": "default" },
-            "Configs": network.allocation.map(|a| vec![json!({ "Subnet": a.subnet, "Gateway": a.gateway })]),
+            "Configs": network.allocation.map(|allocation| vec![addresses(network, &allocation)]),
         },
     })
 }

@@ -4,7 +4,7 @@ use crate::draft::Draft;
 use crate::state::State;
 use ipnet::Ipv4Net;
 use skep_model::NetworkId;
-use skep_model::network::NetworkAllocation;
+use skep_model::network::{Network, NetworkAllocation};
 use skep_model::task::{Task, TaskState};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -18,6 +18,8 @@ struct Space {
     name: String,
     /// None until the network has a subnet.
     allocation: Option<NetworkAllocation>,
+    /// The part of the subnet addresses are given from.
+    range: Option<Ipv4Net>,
     taken: BTreeSet<Ipv4Addr>,
 }
 
@@ -27,8 +29,9 @@ pub(crate) enum AddressError {
     NoSuchNetwork(NetworkId),
     #[error("network {0} has no subnet yet")]
     NoSubnet(String),
-    #[error("no available addresses on this pool: network {name} ({subnet}) is full")]
-    Exhausted { name: String, subnet: Ipv4Net },
+    /// What a column of 30 letters cuts off is Docker's words.
+    #[error("network {name} is full: no available addresses on this pool ({pool})")]
+    Exhausted { name: String, pool: Ipv4Net },
     #[error("Address already in use: {0}")]
     InUse(Ipv4Addr),
     #[error("Requested address is out of range: {addr} is no free host address of network {name} ({subnet})")]
@@ -42,10 +45,8 @@ pub(crate) fn holds_addresses(task: &Task) -> bool {
 
 impl Addresses {
     pub(crate) fn of(state: &State) -> Self {
-        let space =
-            |name: &str, allocation| Space { name: name.to_owned(), allocation, taken: BTreeSet::new() };
         let mut networks: BTreeMap<_, _> =
-            state.networks.values().map(|n| (n.id.clone(), space(&n.spec.name, n.allocation))).collect();
+            state.networks.values().map(|network| (network.id.clone(), Space::of(network))).collect();
         let mut take = |network: &NetworkId, addr: Ipv4Addr| {
             if let Some(space) = networks.get_mut(network) {
                 space.taken.insert(addr);
@@ -117,8 +118,9 @@ impl Addresses {
     fn advance(&mut self, network: &NetworkId) -> Result<(Ipv4Net, Option<Ipv4Addr>), AddressError> {
         let (space, mut allocation) = self.space(network)?;
         let subnet = allocation.subnet;
-        let Some(addr) = next_free(&allocation, &space.taken) else {
-            return Err(AddressError::Exhausted { name: space.name.clone(), subnet });
+        let pool = space.range.unwrap_or(subnet);
+        let Some(addr) = next_free(&allocation, pool, &space.taken) else {
+            return Err(AddressError::Exhausted { name: space.name.clone(), pool });
         };
         space.taken.insert(addr);
         let before = allocation.last_addr.replace(addr);
@@ -144,9 +146,22 @@ impl Addresses {
     }
 }
 
-/// The first free address behind the one given last, from the start again at the end of the subnet.
-fn next_free(allocation: &NetworkAllocation, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+impl Space {
+    fn of(network: &Network) -> Self {
+        Self {
+            name: network.spec.name.clone(),
+            allocation: network.allocation,
+            range: network.spec.ip_range,
+            taken: network.spec.reserved.values().copied().collect(),
+        }
+    }
+}
+
+/// The first free address of `pool`, a part of the subnet, behind the one given last, from the start again at
+/// the end.
+fn next_free(allocation: &NetworkAllocation, pool: Ipv4Net, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
     let (first, last) = hosts(allocation.subnet)?;
+    let (first, last) = (first.max(pool.network().into()), last.min(pool.broadcast().into()));
     let start = allocation.last_addr.map_or(first, |addr| u32::from(addr).saturating_add(1));
     let start = if (first..=last).contains(&start) { start } else { first };
     let free = |addr: &Ipv4Addr| *addr != allocation.gateway && !taken.contains(addr);
@@ -184,17 +199,17 @@ mod tests {
     #[test]
     fn the_gateway_is_kept_and_addresses_follow_each_other() {
         let fresh = allocation("10.0.1.0/24", None);
-        assert_eq!(next_free(&fresh, &BTreeSet::new()), Some(Ipv4Addr::new(10, 0, 1, 2)));
+        assert_eq!(next_free(&fresh, fresh.subnet, &BTreeSet::new()), Some(Ipv4Addr::new(10, 0, 1, 2)));
         let later = allocation("10.0.1.0/24", Some("10.0.1.77"));
-        assert_eq!(next_free(&later, &BTreeSet::new()), Some(Ipv4Addr::new(10, 0, 1, 78)));
+        assert_eq!(next_free(&later, later.subnet, &BTreeSet::new()), Some(Ipv4Addr::new(10, 0, 1, 78)));
     }
 
     #[test]
     fn the_search_wraps_and_never_gives_the_broadcast_address() {
         let end = allocation("10.0.1.0/29", Some("10.0.1.6"));
-        assert_eq!(next_free(&end, &BTreeSet::new()), Some(Ipv4Addr::new(10, 0, 1, 2)));
+        assert_eq!(next_free(&end, end.subnet, &BTreeSet::new()), Some(Ipv4Addr::new(10, 0, 1, 2)));
         let five: BTreeSet<_> = (2..=6).map(|host| Ipv4Addr::new(10, 0, 1, host)).collect();
-        assert_eq!(next_free(&end, &five), None);
+        assert_eq!(next_free(&end, end.subnet, &five), None);
     }
 
     #[test]
@@ -202,6 +217,7 @@ mod tests {
         let space = |name: &str, subnet, taken: BTreeSet<_>| Space {
             name: name.to_owned(),
             allocation: Some(allocation(subnet, None)),
+            range: None,
             taken,
         };
         let full = (2..=6).map(|host| Ipv4Addr::new(10, 0, 2, host)).collect();
@@ -213,7 +229,7 @@ mod tests {
             ]),
         };
         let error = addresses.take(&[a.clone(), b]).unwrap_err();
-        assert_eq!(error.to_string(), "no available addresses on this pool: network b (10.0.2.0/29) is full");
+        assert_eq!(error.to_string(), "network b is full: no available addresses on this pool (10.0.2.0/29)");
         assert_eq!(addresses.networks[&a].allocation.unwrap().last_addr, None);
         assert!(addresses.networks[&a].taken.is_empty());
     }
@@ -224,15 +240,17 @@ mod tests {
         fn next_free_finds_a_free_address_if_there_is_one(
             taken in prop::collection::btree_set(0u8..32, 0..32),
             last in prop::option::of(0u8..40),
+            pool in prop::sample::select(vec!["10.0.1.0/27", "10.0.1.0/28", "10.0.1.24/29", "10.0.1.7/32"]),
         ) {
+            let pool: Ipv4Net = pool.parse().unwrap();
             let last = last.map(|host| format!("10.0.1.{host}"));
             let allocation = allocation("10.0.1.0/27", last.as_deref());
             let taken: BTreeSet<_> = taken.into_iter().map(|host| Ipv4Addr::new(10, 0, 1, host)).collect();
             let free: BTreeSet<_> =
-                (2..=30).map(|host| Ipv4Addr::new(10, 0, 1, host)).filter(|a| !taken.contains(a)).collect();
+                (2..=30).map(|host| Ipv4Addr::new(10, 0, 1, host)).filter(|a| pool.contains(a) && !taken.contains(a)).collect();
             let behind = |a: &&Ipv4Addr| allocation.last_addr.is_none_or(|l| **a > l);
             let expected = free.iter().find(behind).or(free.first()).copied();
-            prop_assert_eq!(next_free(&allocation, &taken), expected);
+            prop_assert_eq!(next_free(&allocation, pool, &taken), expected);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 pub(crate) enum Shortage {
     #[error("service needs ingress network, but no ingress network is present")]
     Ingress,
-    #[error("could not find an available IP while allocating VIP: {0}")]
+    #[error("{0}: could not find an available IP while allocating VIP")]
     Vip(AddressError),
     #[error(transparent)]
     Port(#[from] PortsExhausted),

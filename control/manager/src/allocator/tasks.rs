@@ -54,7 +54,7 @@ fn attachments_for(state: &State, task: &Task, addresses: &mut Addresses) -> Res
     }
     let networks = networks_with_aliases(state, service);
     let ids: Vec<NetworkId> = networks.iter().map(|(id, _)| id.clone()).collect();
-    let granted = addresses.take(&ids).map_err(|error| format!("could not find an available IP: {error}"))?;
+    let granted = addresses.take(&ids).map_err(|error| error.to_string())?;
     let attachments = networks.into_iter().zip(granted);
     Ok(attachments.map(|((network, aliases), addr)| Attachment { network, addr, aliases }).collect())
 }

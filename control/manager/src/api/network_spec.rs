@@ -1,16 +1,11 @@
 //! The body of `POST /networks/create`, and what of it this release can do.
 
-use super::names;
-use super::{ApiError, service_spec};
-use ipnet::Ipv4Net;
+use super::{ApiError, ipam, names, service_spec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use skep_model::network::NetworkSpec;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
-/// Smallest and largest subnet: four addresses are needed beside the tasks', and nobody routes more.
-const PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
 /// Drivers Docker brings along that make networks of one host.
 const HOST_DRIVERS: [&str; 7] = ["", "bridge", "host", "null", "none", "macvlan", "ipvlan"];
 
@@ -26,7 +21,7 @@ pub struct CreateNetwork {
     #[serde(rename = "EnableIPv6")]
     pub enable_ipv6: Option<bool>,
     #[serde(rename = "IPAM")]
-    pub ipam: Option<Ipam>,
+    pub ipam: Option<ipam::Ipam>,
     pub internal: Option<bool>,
     pub attachable: Option<bool>,
     pub ingress: Option<bool>,
@@ -34,23 +29,6 @@ pub struct CreateNetwork {
     pub config_from: Option<Value>,
     pub options: Option<BTreeMap<String, String>>,
     pub labels: Option<BTreeMap<String, String>>,
-    #[serde(flatten)]
-    pub extra: Map<String, Value>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Ipam {
-    pub driver: Option<String>,
-    pub options: Option<BTreeMap<String, String>>,
-    pub config: Option<Vec<IpamConfig>>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct IpamConfig {
-    pub subnet: Option<String>,
-    pub gateway: Option<String>,
     #[serde(flatten)]
     pub extra: Map<String, Value>,
 }
@@ -64,13 +42,15 @@ impl CreateNetwork {
         self.check_options()?;
         let labels = self.labels.unwrap_or_default();
         service_spec::check_labels(&labels)?;
-        let (subnet, gateway) = self.ipam.map_or(Ok((None, None)), Ipam::read)?;
+        let addresses = self.ipam.map_or_else(|| Ok(ipam::Addresses::default()), ipam::Ipam::read)?;
         Ok(NetworkSpec {
             name: self.name,
             labels,
             options: self.options.unwrap_or_default(),
-            subnet,
-            gateway,
+            subnet: addresses.subnet,
+            gateway: addresses.gateway,
+            ip_range: addresses.range,
+            reserved: addresses.reserved,
             attachable: self.attachable.unwrap_or(false),
             internal: self.internal.unwrap_or(false),
             ingress: false,
@@ -135,71 +115,7 @@ impl CreateNetwork {
     }
 }
 
-impl Ipam {
-    fn read(self) -> Result<(Option<Ipv4Net>, Option<Ipv4Addr>), ApiError> {
-        if let Some(driver) = self.driver.filter(|driver| !matches!(driver.as_str(), "" | "default")) {
-            return Err(not_there(&format!("IPAM driver {driver}")));
-        }
-        if let Some((option, _)) = self.options.unwrap_or_default().first_key_value() {
-            return Err(not_there(&format!("IPAM option {option}")));
-        }
-        let mut configs = self.config.unwrap_or_default();
-        match (configs.pop(), configs.is_empty()) {
-            (None, _) => Ok((None, None)),
-            (Some(config), true) => config.read(),
-            (Some(_), false) => Err(not_there("a network of several subnets")),
-        }
-    }
-}
-
-impl IpamConfig {
-    fn read(self) -> Result<(Option<Ipv4Net>, Option<Ipv4Addr>), ApiError> {
-        refuse_extra("IPAM ", &self.extra)?;
-        let given = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let subnet = given(self.subnet).map(|text| read_subnet(&text)).transpose()?;
-        let gateway = given(self.gateway).map(|text| read_gateway(&text, subnet)).transpose()?;
-        Ok((subnet, gateway))
-    }
-}
-
-fn read_subnet(text: &str) -> Result<Ipv4Net, ApiError> {
-    if text.contains(':') {
-        return Err(not_there("IPv6"));
-    }
-    let invalid = |why: &str| ApiError::invalid(format!("invalid subnet {text}: {why}"));
-    let subnet: Ipv4Net = text.parse().map_err(|_| invalid("it should look like 10.1.2.0/24"))?;
-    if subnet.trunc() != subnet {
-        return Err(invalid(&format!("it should be {}", subnet.trunc())));
-    }
-    if !PREFIXES.contains(&subnet.prefix_len()) {
-        return Err(invalid(&format!(
-            "its length must be from /{} to /{}",
-            PREFIXES.start(),
-            PREFIXES.end()
-        )));
-    }
-    // Nobody can own these: this network, loopback, link-local, multicast, reserved.
-    let unusable = [
-        Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 8),
-        Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
-        Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16),
-        Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 3),
-    ];
-    match unusable.iter().find(|net| net.contains(&subnet) || subnet.contains(*net)) {
-        Some(net) => Err(invalid(&format!("addresses of {net} cannot be given to hosts"))),
-        None => Ok(subnet),
-    }
-}
-
-fn read_gateway(text: &str, subnet: Option<Ipv4Net>) -> Result<Ipv4Addr, ApiError> {
-    let invalid = |why: &str| ApiError::invalid(format!("invalid gateway {text}: {why}"));
-    let subnet = subnet.ok_or_else(|| invalid("a gateway needs a --subnet"))?;
-    let gateway: Ipv4Addr = text.parse().map_err(|_| invalid("it should look like 10.1.2.1"))?;
-    let inside = subnet.contains(&gateway) && gateway != subnet.network() && gateway != subnet.broadcast();
-    if inside { Ok(gateway) } else { Err(invalid(&format!("it is no host address of {subnet}"))) }
-}
-
-fn refuse_extra(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
+pub(super) fn refuse_extra(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
     // Obsolete and always true: names are unique here.
     let asks = |(name, value): &(&String, &Value)| {
         !super::unsupported::asks_nothing(value) && name.as_str() != "CheckDuplicate"
@@ -210,6 +126,6 @@ fn refuse_extra(path: &str, fields: &Map<String, Value>) -> Result<(), ApiError>
     }
 }
 
-fn not_there(what: &str) -> ApiError {
+pub(super) fn not_there(what: &str) -> ApiError {
     ApiError::unimplemented(format!("{what} is not supported in this release: leave it out"))
 }

@@ -512,7 +512,7 @@ fn networks_that_cannot_be_are_refused() {
         (json!({"ConfigFrom": {"Network": "x"}}), "a network made from a configuration-only one"),
         (json!({"IPAM": {"Driver": "dhcp"}}), "IPAM driver dhcp"),
         (json!({"IPAM": {"Options": {"a": "b"}}}), "IPAM option a"),
-        (json!({"IPAM": {"Config": [{"IPRange": "10.1.0.0/24"}]}}), "IPAM IPRange"),
+        (json!({"IPAM": {"Config": [{"Zone": "a"}]}}), "IPAM Zone"),
         (
             json!({"IPAM": {"Config": [{"Subnet": "10.7.0.0/24"}, {"Subnet": "10.8.0.0/24"}]}}),
             "a network of several subnets",
@@ -547,7 +547,7 @@ fn subnets_are_checked() {
     let gateway = |config: Value| network_refusal(json!({"IPAM": {"Config": [config]}}));
     let words = "invalid gateway 10.8.0.1";
     let alone = gateway(json!({"Gateway": "10.8.0.1"}));
-    assert_eq!(alone, invalid(&format!("{words}: a gateway needs a --subnet")));
+    assert_eq!(alone, invalid(&format!("{words}: it needs a --subnet")));
     let outside = gateway(json!({"Subnet": "10.7.0.0/24", "Gateway": "10.8.0.1"}));
     assert_eq!(outside, invalid(&format!("{words}: it is no host address of 10.7.0.0/24")));
 }

@@ -137,17 +137,41 @@ fn a_full_subnet_is_said_and_retried() {
     assert_eq!(waiting.len(), 1);
     assert_eq!(
         waiting[0].status.err,
-        "could not find an available IP: no available addresses on this pool: network small (10.9.0.0/29) is full"
+        "network small is full: no available addresses on this pool (10.9.0.0/29)"
     );
     let late = sim.service("late", |spec| spec.task_template.networks = on(&["small"]));
     sim.settle();
     let reason = &sim.state.services[&late].pending_reason;
-    assert!(reason.starts_with("could not find an available IP while allocating VIP: "), "{reason}");
+    assert!(reason.starts_with("network small is full: "), "{reason}");
+    assert!(reason.ends_with(": could not find an available IP while allocating VIP"), "{reason}");
     assert_eq!(sim.live(&late)[0].status.err, *reason);
     sim.scale(&web, 2);
     sim.run();
     assert_eq!(sim.state.services[&late].pending_reason, "");
     assert_eq!(sim.live(&late)[0].status.state, TaskState::Running);
+    sim.check_addresses();
+}
+
+#[test]
+fn addresses_come_from_the_range_and_reserved_ones_from_nowhere() {
+    let mut sim = Sim::new(1);
+    let id = sim.network("front", Some("10.9.0.0/24"));
+    let mut network = sim.state.networks[&id].clone();
+    network.spec.ip_range = Some("10.9.0.128/29".parse().unwrap());
+    network.spec.reserved.insert("router".to_owned(), Ipv4Addr::new(10, 9, 0, 130));
+    sim.put(Change::PutNetwork(Box::new(network)));
+    sim.settle();
+    let web = sim.service("web", |spec| {
+        spec.mode = replicas(9);
+        spec.task_template.networks = on(&["front"]);
+    });
+    sim.run();
+    let running = sim.live(&web).into_iter().filter(|task| task.status.state == TaskState::Running);
+    let given: Vec<String> = running.flat_map(addresses).collect();
+    let expected = [129, 131, 132, 133, 134, 135].map(|host| format!("10.9.0.{host}/24"));
+    assert_eq!(given, expected, "128 is the VIP");
+    let full = "network front is full: no available addresses on this pool (10.9.0.128/29)";
+    assert_eq!(sim.live(&web).iter().filter(|task| task.status.err == full).count(), 3);
     sim.check_addresses();
 }
 
