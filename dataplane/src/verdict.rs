@@ -58,8 +58,10 @@ drop_reasons! {
     SpoofedSource = "spoofed_source",
     /// A client of a published port claims an address of an overlay, VIP or gateway range.
     ReservedSource = "reserved_source",
-    /// A foreign source that goes to an endpoint of the ingress network past its VIP.
+    /// From the outside or a node itself to an endpoint of the ingress network, past its VIP.
     ForeignSource = "foreign_source",
+    /// From one task to another, or to a VIP, by the ingress network, which only leads in from outside.
+    IngressBetweenTasks = "ingress_between_tasks",
 
     /// Not an Ethernet/IPv4 ARP request or reply (RFC 826).
     ArpMalformed = "arp_malformed",

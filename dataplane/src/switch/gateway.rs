@@ -7,7 +7,7 @@ use crate::ids::PortId;
 use crate::index::{NetworkIndex, Target};
 use crate::nat::rewrite::set_addresses;
 use crate::packet::{Packet, Transport};
-use crate::snapshot::Endpoint;
+use crate::snapshot::{Endpoint, EndpointKind};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::ethernet;
 use crate::wire::icmpv4::{self, Error};
@@ -43,9 +43,12 @@ impl<O: Output> Pass<'_, O> {
     ) -> Result<Verdict, DropReason> {
         match target {
             Target::Gateway => self.serve_gateway(network, port, packet),
+            _ if network.ingress && sender.kind == EndpointKind::Container => {
+                self.leave_by_ingress(network, port, packet, target)
+            }
             Target::Vip(at) => self.reach_vip(network, &network.services[at], port, packet),
-            // The outside world reaches what is published, by its VIP.
-            Target::Endpoint(_) if packet.ip.src != sender.ip => Err(DropReason::ForeignSource),
+            // The outside world, and the node itself, reach what is published, by its VIP.
+            Target::Endpoint(_) if network.ingress => Err(DropReason::ForeignSource),
             Target::Endpoint(at) => {
                 self.reach_endpoint(network, Origin::Port(port), &network.endpoints[at], packet)
             }
@@ -68,7 +71,7 @@ impl<O: Output> Pass<'_, O> {
         let verdict = match owner {
             Some(target) => self.reach(network, sender, port, packet, target)?,
             None if network.subnet.contains(&packet.ip.dst) => return Err(DropReason::UnknownDestination),
-            None => self.off_subnet(network, port, packet)?,
+            None => self.answer_client(network, port, packet)?,
         };
         // Only what goes on has taken the hop: a held fragment comes here again.
         if matches!(verdict, Verdict::Deliver(_) | Verdict::Encapsulate(_)) {

@@ -1,21 +1,63 @@
-//! Published ports, between the node a client came to and the node of its task.
+//! Published ports, between the node a client came to and the node of its task. The ingress network leads from a node's
+//! host port to tasks, by what is published, and back; nowhere else.
 
 use super::target::fragment_key;
 use super::{Origin, Pass};
 use crate::engine::Output;
 use crate::ids::PortId;
-use crate::index::{NetworkIndex, ServiceIndex};
+use crate::index::{NetworkIndex, ServiceIndex, Target};
 use crate::nat::flow::{Ends, Tuple};
 use crate::nat::icmp_error::Quoted;
 use crate::nat::rewrite::rewrite;
 use crate::packet::{Packet, Transport};
-use crate::snapshot::{Endpoint, L4};
+use crate::snapshot::{Endpoint, EndpointKind, L4};
 use crate::verdict::{DropReason, Verdict};
 use std::net::Ipv4Addr;
 
 impl<O: Output> Pass<'_, O> {
-    /// At the task's node: a foreign client's packet that came in at the node of the VTEP `via`.
-    pub(super) fn reach_ingress_task(
+    /// From a peer: from its host port to a task, or from a task to the host port.
+    pub(super) fn arrive_by_ingress(
+        &mut self,
+        network: &NetworkIndex,
+        sender: &Endpoint,
+        receiver: &Endpoint,
+        from: Ipv4Addr,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
+        match (&sender.kind, &receiver.kind) {
+            (EndpointKind::Host, EndpointKind::Container) => {
+                self.reach_ingress_task(network, receiver, from, packet)
+            }
+            (EndpointKind::Host, EndpointKind::Host) => Err(DropReason::ForeignSource),
+            (EndpointKind::Container, EndpointKind::Container) => Err(DropReason::IngressBetweenTasks),
+            (EndpointKind::Container, EndpointKind::Host) => {
+                let dst = packet.ip.dst;
+                if dst != receiver.ip && network.subnet.contains(&dst) {
+                    return Err(DropReason::WrongDestination);
+                }
+                self.answer_at_entry(network, from, packet)
+            }
+        }
+    }
+
+    /// From a task of this node: to a client that is a node itself.
+    pub(super) fn leave_by_ingress(
+        &mut self,
+        network: &NetworkIndex,
+        port: PortId,
+        packet: &mut Packet<'_>,
+        target: Target,
+    ) -> Result<Verdict, DropReason> {
+        match target {
+            Target::Endpoint(at) if network.endpoints[at].kind == EndpointKind::Host => {
+                self.answer_client(network, port, packet)
+            }
+            Target::Endpoint(_) | Target::Vip(_) | Target::Gateway => Err(DropReason::IngressBetweenTasks),
+        }
+    }
+
+    /// At the task's node: a client's packet that came in at the node of the VTEP `via`.
+    fn reach_ingress_task(
         &mut self,
         network: &NetworkIndex,
         task: &Endpoint,
@@ -43,9 +85,8 @@ impl<O: Output> Pass<'_, O> {
         self.hop(network, packet, None)
     }
 
-    /// At the task's node: to an address that is not on the overlay. Only a flow that came in from
-    /// there has a way back.
-    pub(super) fn off_subnet(
+    /// At the task's node: to an address that is not a task's. Only a flow that came in from there has a way back.
+    pub(super) fn answer_client(
         &mut self,
         network: &NetworkIndex,
         port: PortId,
@@ -70,7 +111,7 @@ impl<O: Output> Pass<'_, O> {
 
     /// At the node the client came to: a task's answer turns back into its VIP's. The flow tells how,
     /// but without one (this engine may be younger than the connection) the snapshot does.
-    pub(super) fn answer_at_entry(
+    fn answer_at_entry(
         &mut self,
         network: &NetworkIndex,
         from: Ipv4Addr,
@@ -94,6 +135,8 @@ impl<O: Output> Pass<'_, O> {
             return Err(DropReason::NoFlow);
         };
         let port = match transport {
+            // An answer opens nothing.
+            Transport::Tcp(segment) if segment.opens() => return Err(DropReason::NoFlow),
             Transport::Tcp(_) => (L4::Tcp, tuple.src_port),
             Transport::Udp { .. } => (L4::Udp, tuple.src_port),
             Transport::Ping { .. } | Transport::Pong { .. } | Transport::IcmpError | Transport::Other => {

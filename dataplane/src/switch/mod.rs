@@ -22,7 +22,7 @@ use crate::ids::PortId;
 use crate::index::{Index, NetworkIndex};
 use crate::nat::Nat;
 use crate::packet::Packet;
-use crate::snapshot::{Endpoint, EndpointKind, Location};
+use crate::snapshot::{Endpoint, Location};
 use crate::tunnel;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::icmpv4::Error;
@@ -144,18 +144,13 @@ impl<'a, O: Output> Pass<'a, O> {
         packet: &mut Packet<'_>,
     ) -> Result<Verdict, DropReason> {
         let receiver = guard::here(network, packet)?;
-        let is_foreign = packet.ip.src != sender.ip;
-        match receiver.kind {
-            EndpointKind::Container if is_foreign => self.reach_ingress_task(network, receiver, from, packet),
-            EndpointKind::Host if is_foreign => Err(DropReason::ForeignSource),
-            EndpointKind::Container | EndpointKind::Host if packet.ip.dst == receiver.ip => {
-                self.reach_endpoint(network, Origin::Vtep(from), receiver, packet)
-            }
-            EndpointKind::Host if network.ingress && !network.subnet.contains(&packet.ip.dst) => {
-                self.answer_at_entry(network, from, packet)
-            }
-            EndpointKind::Container | EndpointKind::Host => Err(DropReason::WrongDestination),
+        if network.ingress {
+            return self.arrive_by_ingress(network, sender, receiver, from, packet);
         }
+        if packet.ip.dst != receiver.ip {
+            return Err(DropReason::WrongDestination);
+        }
+        self.reach_endpoint(network, Origin::Vtep(from), receiver, packet)
     }
 
     /// Does what a verdict says.

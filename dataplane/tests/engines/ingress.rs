@@ -190,6 +190,81 @@ fn only_a_host_port_may_carry_foreign_sources() {
     sim.assert_silent();
 }
 
+/// Each way into or along the ingress network that is not "from a host, by a VIP, to what is published, and back".
+#[test]
+fn the_mesh_is_no_way_in() {
+    let tcp = |make: Make, port: u16| make.tcp(40000, port, "S", 100, 0, b"");
+    let by_host = |make: Make| make.by(HOSTS[0]);
+    // From node 1 itself: past the VIP, to a published port or not, to its own task or another node's, or to a node.
+    for dst in [TASKS[0], TASKS[1], HOSTS[1]] {
+        for (src, port) in [(HOSTS[0], 80), (HOSTS[0], 22), (CLIENT, 80)] {
+            let mut sim = sim_of(&TASKS);
+            sim.send(1, HOST, &tcp(by_host(from_to(src, dst)), port));
+            sim.assert_silent();
+            assert_eq!(sim.dropped(1, DropReason::ForeignSource), 1, "{src} to {dst}:{port}");
+        }
+    }
+    // From a task: to another, to a VIP, to a node's own services, to another node's.
+    for (dst, port, reason) in [
+        (TASKS[1], 80, DropReason::IngressBetweenTasks),
+        (TASKS[1], 22, DropReason::IngressBetweenTasks),
+        (VIP, 80, DropReason::IngressBetweenTasks),
+        (HOSTS[1], 22, DropReason::NoRoute),
+        (HOSTS[0], 22, DropReason::NoRoute),
+        ("192.168.77.1", 22, DropReason::NoRoute),
+        ("10.9.0.4", 80, DropReason::NoRoute),
+    ] {
+        let mut sim = sim_of(&TASKS);
+        sim.send(2, 1, &tcp(from_to(TASKS[0], dst).via(GATEWAY), port));
+        assert_eq!(sim.dropped(2, reason), 1, "{dst}:{port}");
+        assert!(sim.wire.is_empty() && sim.received(2, HOST).is_empty());
+        // It is told, where that says nothing of others.
+        let told = usize::from(reason == DropReason::NoRoute);
+        assert_eq!(sim.received(2, 1).len(), told);
+        sim.assert_silent();
+    }
+}
+
+/// The same from a node that lets everything through: the receiver's engine checks too.
+#[test]
+fn nor_for_a_peer_that_does_not_check() {
+    let header = [8, 0, 0, 0, 0, 0x10, 0, 0];
+    for (from, frame, reason) in [
+        (1, from_to(HOSTS[0], TASKS[0]).tcp(4000, 22, "S", 1, 0, b""), DropReason::PortClosed),
+        (1, from_to(HOSTS[0], TASKS[0]).udp(4000, 80, b""), DropReason::PortClosed),
+        (1, from_to(HOSTS[0], TASKS[0]).ping(1, b""), DropReason::PortClosed),
+        (1, from_to(HOSTS[0], TASKS[0]).raw(47, b"gre"), DropReason::UnsupportedProtocol),
+        (1, from_to(HOSTS[0], HOSTS[1]).tcp(4000, 22, "S", 1, 0, b""), DropReason::ForeignSource),
+        (1, from_to(CLIENT, HOSTS[1]).by(HOSTS[0]).udp(1, 53, b""), DropReason::ForeignSource),
+        (3, from_to(TASKS[1], TASKS[0]).tcp(4000, 80, "S", 1, 0, b""), DropReason::IngressBetweenTasks),
+        // As if it answered, from the port it serves, what nobody asked.
+        (3, from_to(TASKS[1], HOSTS[1]).tcp(80, 22, "S", 1, 0, b""), DropReason::NoFlow),
+        (3, from_to(TASKS[1], CLIENT).via(HOSTS[1]).tcp(80, 22, "S", 1, 0, b""), DropReason::NoFlow),
+        (3, from_to(TASKS[1], HOSTS[1]).tcp(4000, 22, "SA", 1, 0, b""), DropReason::NoFlow),
+        (3, from_to(TASKS[1], HOSTS[1]).ping(1, b""), DropReason::NoFlow),
+        // Node 3 speaks as node 1's host, and with a MAC that is nobody's.
+        (3, from_to(CLIENT, TASKS[0]).by(HOSTS[0]).udp(1, 53, b""), DropReason::SpoofedMac),
+        (1, from_to(CLIENT, TASKS[0]).by("10.0.0.99").udp(1, 53, b""), DropReason::SpoofedMac),
+        (1, from_to(CLIENT, TASKS[0]).by(GATEWAY).udp(1, 53, b""), DropReason::SpoofedMac),
+    ] {
+        let mut sim = sim_of(&TASKS);
+        sim.inject(vtep(from), 2, &[&header, &frame[..]].concat());
+        sim.assert_silent();
+        let drops: Vec<_> = sim.engine(2).stats().drops.into_iter().filter(|(_, n)| *n > 0).collect();
+        assert_eq!(drops, [(reason, 1)], "{:?}", Seen::read(&frame));
+    }
+}
+
+#[test]
+fn a_node_that_is_a_client_is_answered_without_memory_of_it() {
+    let mut sim = sim_of(&TASKS[..1]);
+    sim.send(1, HOST, &entering(1, HOSTS[0]).udp(40000, 53, b"?"));
+    sim.receive(2, 1);
+    sim.restart(1);
+    sim.send(2, 1, &leaving(TASKS[0], HOSTS[0]).udp(53, 40000, b"!"));
+    assert_eq!(sim.receive(1, HOST).ends(), (ip(VIP), 53, ip(HOSTS[0]), 40000));
+}
+
 #[test]
 fn a_task_cannot_reach_the_outside_through_ingress() {
     let mut sim = sim_of(&TASKS);

@@ -4,6 +4,7 @@
 
 mod echo;
 mod flood;
+mod forgery;
 mod fragments;
 mod fuzz;
 mod gateway;

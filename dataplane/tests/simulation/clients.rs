@@ -88,6 +88,10 @@ impl Run {
         let world = self.world().clone();
         for (at, actor) in actors {
             let Name { net, ip } = actor.name;
+            // The ingress network leads in from hosts; its tasks ask nobody there.
+            if self.nets[net].ingress && !actor.is_host {
+                continue;
+            }
             let seats =
                 world.seats.iter().filter(|(name, seat)| name.net == net && name.ip != ip && !seat.is_host);
             let seats: Vec<_> = seats.map(|(name, _)| name.ip).filter(|_| !actor.is_host).collect();

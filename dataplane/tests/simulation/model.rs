@@ -142,13 +142,14 @@ impl Model {
         }
         let to = Name { net, ip: packet.dst.ip };
         let is_endpoint = view.seats.contains_key(&to);
-        if is_endpoint && is_foreign {
-            return vec![]; // the outside reaches what is published, by its virtual address
+        if is_endpoint && seat.is_host {
+            return vec![]; // the outside, and the node itself, reach what is published, by its virtual address
         }
         if let Some(key) = self.answers(node, net, packet) {
             return self.back(node, key);
         }
         match view.services.get(&to) {
+            _ if self.nets[net].ingress && !seat.is_host => vec![], // a task answers there, and asks nobody
             _ if is_endpoint && is_backend(view, to) => self.direct(node, net, packet, now),
             _ if is_endpoint => self.plain(node, net, packet),
             Some(service) => self.balanced(node, to, service, packet, now),
@@ -176,15 +177,17 @@ impl Model {
         if is_foreign && !(sender.is_host && self.may_be_outside(net, packet.src.ip)) {
             return vec![];
         }
-        let ways = if is_foreign {
-            match !receiver.is_host && packet.dst.ip == at {
+        let ways = if self.nets[net].ingress && sender.is_host == receiver.is_host {
+            vec![] // from a host to tasks, and back
+        } else if sender.is_host {
+            match packet.dst.ip == at {
                 true => self.admitted(node, from, net, packet, now),
                 false => vec![],
             }
         } else if packet.dst.ip == at || receiver.is_host && self.is_outside(net, packet.dst.ip) {
             match self.answers(node, net, packet) {
                 Some(key) => self.back(node, key),
-                None if packet.dst.ip == at => self.plain(node, net, packet),
+                None if !receiver.is_host => self.plain(node, net, packet),
                 None => self.by_table(node, net, packet),
             }
         } else {
@@ -353,7 +356,9 @@ impl Model {
     fn by_table(&self, node: Node, net: usize, packet: &Packet) -> Vec<Way> {
         let task = Name { net, ip: packet.src.ip };
         let is_it = |service: &Virtual| {
-            packet.proto != Proto::Ping && is_open(service, packet.proto, packet.src.port)
+            packet.proto != Proto::Ping
+                && !packet.flags.opens()
+                && is_open(service, packet.proto, packet.src.port)
         };
         let found = services_of(&self.views[&node], task).find(|(_, service)| is_it(service));
         let Some((name, _)) = found else { return vec![] };

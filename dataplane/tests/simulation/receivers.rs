@@ -137,7 +137,8 @@ impl Run {
     }
 
     /// An answer comes to the client, from whom it asked. If an engine on the way forgot the flow in the meantime,
-    /// nobody can tell any more who asked whom: then only what [`crate::model`] permits has happened.
+    /// nobody can tell any more who asked whom: then only what [`crate::model`] permits has happened. The same holds where
+    /// the client's address has been given to another since, and the answerer's node, which noted nothing, knows already.
     fn check_answer(&self, at: (Node, u32), probe: &Probe, src: Socket, dst: Socket) -> bool {
         let conn = &self.conns[probe.conn];
         let actor = &self.actors[&at];
@@ -145,7 +146,9 @@ impl Run {
         let is_known = probe.passed.iter().all(|(node, epoch)| self.model.has_flow(*node, *epoch));
         // A conversation nobody noted may be taken for another of the same client's that began later.
         let is_alone = !probe.passed.is_empty() || !self.conns.iter().any(|other| other.is_like(conn));
-        if is_known && is_alone {
+        let place = self.world().seats.get(&self.actors[&conn.actor].name);
+        let is_there = place.is_some_and(|seat| (seat.node, seat.port) == conn.actor);
+        if is_known && is_alone && is_there {
             let expected = (conn.actor, conn.target, conn.client);
             assert_eq!((at, src, dst), expected, "an answer went astray: {conn:?}");
         }
