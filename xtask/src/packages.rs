@@ -11,6 +11,7 @@ use std::process::Command;
 const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),              // skepd: the routing mesh and egress
     ("ip", "iproute2"),               // the lab and the tests, with `bridge`
+    ("iptables-legacy", "iptables"),  // the tests: firewalls of others
     ("ping", "iputils-ping"),         // the tests
     ("ethtool", "ethtool"),           // the tests: a veth that behaves as a wire
     ("dig", "bind9-dnsutils"),        // the demo and the tests: names

@@ -48,6 +48,8 @@ pub struct AgentStatus {
     pub connected_manager: Option<SocketAddr>,
     /// What keeps this node from doing all it should; None when nothing does.
     pub last_error: Option<String>,
+    /// What of this host keeps parts of the network from working, one sentence each with what to do.
+    pub warnings: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -180,6 +182,7 @@ impl Agent {
             node_id: Some(member.node_id.clone()),
             connected_manager: member.link.state.borrow().connected,
             last_error: member.last_error(),
+            warnings: member.kernel.host.obstacles(),
         }
     }
 

@@ -367,6 +367,11 @@ impl Node {
         self.current(|current| current.error.clone()).or_else(|| self.agent.status().last_error)
     }
 
+    /// What of this host keeps parts of the network from working.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.agent.status().warnings
+    }
+
     /// The managers this node knows of; the id where it is this node's own.
     pub(crate) fn remote_managers(&self) -> Vec<(Option<NodeId>, SocketAddr)> {
         self.current(|current| {

@@ -10,6 +10,7 @@
 mod addresses;
 mod errors;
 mod facts;
+mod firewall;
 mod guard;
 mod gwbridge;
 mod mesh;
@@ -46,7 +47,7 @@ use std::io;
 use std::path::PathBuf;
 use sysctl::Sysctls;
 use tables::{Table, Tables};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use upkeep::Seen;
 
 /// The bridge containers leave the host by. Docker's API lists it as `docker_gwbridge`.
@@ -95,6 +96,8 @@ pub struct Host {
     egress_connections: u32,
     netns: Netns,
     netlink: Netlink,
+    /// What keeps parts of it from working, one sentence each.
+    obstacles: watch::Sender<Vec<String>>,
     /// What was made so far. Held across each change, so that changes come one after the other.
     made: Mutex<Made>,
 }
@@ -104,7 +107,7 @@ struct Made {
     gwbridge: Option<Gwbridge>,
     mesh: Mesh,
     tables: Tables,
-    /// [`nft::generation`] when the tables were last seen to be right.
+    /// [`nft::generation`] when the tables, ours and others', were last seen to be right.
     seen_right: Option<u32>,
     sysctls: Sysctls,
 }
@@ -128,8 +131,8 @@ impl Host {
         let (mesh, tables) = Default::default();
         let made = Made { gwbridge: None, mesh, tables, seen_right: None, sysctls };
         let HostConfig { resolv_conf, egress_mtu, underlay, egress_connections, .. } = config;
-        let made = Mutex::new(made);
-        Ok(Self { resolv_conf, egress_mtu, underlay, egress_connections, netns, netlink, made })
+        let (made, obstacles) = (Mutex::new(made), watch::Sender::default());
+        Ok(Self { resolv_conf, egress_mtu, underlay, egress_connections, netns, netlink, obstacles, made })
     }
 
     /// Removes what a killed daemon left. Continues past errors and returns them all.
@@ -149,6 +152,11 @@ impl Host {
         let subnet = self.make_gwbridge(made).await?;
         self.load_rules(made).await?;
         Ok(subnet)
+    }
+
+    /// What of this host keeps parts of the network from working, and what to do about it.
+    pub fn obstacles(&self) -> Vec<String> {
+        self.obstacles.borrow().clone()
     }
 
     /// Makes (or enters) a namespace and gives it its interfaces, routes and DNS sockets. On an error
@@ -194,7 +202,7 @@ impl Host {
             return Ok(MeshReport::default());
         }
         // What keeps traffic out comes first.
-        let mut repaired = self.forget_changed_tables(made).await.map_err(RulesError::Run)?;
+        let mut repaired = self.look_at_tables(made).await.map_err(RulesError::Run)?;
         self.load_rules(made).await?;
         repaired.extend(self.put_interfaces_right(made).await?);
         made.mesh.take_ports(&self.netns).await?;
@@ -212,6 +220,8 @@ impl Host {
     pub async fn teardown(&self) -> Result<(), TeardownError> {
         let made = &mut *self.made.lock().await;
         let mut errors = made.tables.remove(&self.netns).await;
+        errors.extend(firewall::leave(&self.netns).await);
+        self.obstacles.send_replace(Vec::new());
         errors.extend(self.delete_links().await);
         errors.extend(made.sysctls.restore(&self.netns).await);
         (made.gwbridge, made.mesh, made.seen_right) = (None, Mesh::default(), None);
@@ -269,15 +279,30 @@ impl Host {
         Ok(repaired)
     }
 
-    /// Asks for the tables only if anything of nftables was changed since they were right.
-    async fn forget_changed_tables(&self, made: &mut Made) -> io::Result<Vec<String>> {
+    /// Asks for tables only if anything of nftables was changed since they were right.
+    async fn look_at_tables(&self, made: &mut Made) -> io::Result<Vec<String>> {
         let generation = nft::generation(&self.netns).await?;
-        if made.seen_right == Some(generation) {
-            return Ok(Vec::new());
+        let is_same = made.seen_right == Some(generation);
+        let changed = if is_same { Vec::new() } else { made.tables.forget_changed(&self.netns).await? };
+        let mut repaired: Vec<_> = changed.iter().map(|name| format!("the nft table {name}")).collect();
+        if !is_same || firewall::has_legacy(&self.netns).await? {
+            repaired.extend(self.pass_firewalls().await);
         }
-        let changed = made.tables.forget_changed(&self.netns).await?;
-        made.seen_right = changed.is_empty().then_some(generation);
-        Ok(changed.into_iter().map(|name| format!("the nft table {name}")).collect())
+        made.seen_right = repaired.is_empty().then_some(generation);
+        Ok(repaired)
+    }
+
+    /// Returns what had to be made for that. What stands in the way is told, not an error.
+    async fn pass_firewalls(&self) -> Vec<String> {
+        let (made, obstacles) = match firewall::pass(&self.netns).await {
+            Ok(outcome) => (outcome.made, outcome.obstacles),
+            Err(error) => (Vec::new(), vec![format!("this host's firewall can't be looked at: {error}")]),
+        };
+        let before = self.obstacles.send_replace(obstacles);
+        for obstacle in self.obstacles().iter().filter(|obstacle| !before.contains(obstacle)) {
+            tracing::warn!("{obstacle}");
+        }
+        made
     }
 
     /// Replaces the tables that should say something else than they do.
@@ -294,7 +319,12 @@ impl Host {
             Table { name: sources::NAME, text: sources::table(&containers) },
             Table { name: quota::NAME, text: quota::table(self.egress_connections) },
         ];
-        made.tables.load(&self.netns, tables).await
+        let is_first = made.tables.is_empty();
+        made.tables.load(&self.netns, tables).await?;
+        if is_first {
+            self.pass_firewalls().await;
+        }
+        Ok(())
     }
 
     async fn delete_links(&self) -> Vec<String> {

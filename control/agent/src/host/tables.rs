@@ -28,6 +28,11 @@ struct Loaded {
 }
 
 impl Tables {
+    /// Nothing was loaded yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Replaces those that should say something else than they do, each in one transaction.
     pub(super) async fn load(&mut self, netns: &Netns, wanted: Vec<Table>) -> Result<(), RulesError> {
         for Table { name, text } in wanted {

@@ -4,6 +4,7 @@
 
 mod egress;
 mod facts;
+mod firewalls;
 mod heal;
 mod leftovers;
 mod mesh;

@@ -18,17 +18,20 @@ use std::sync::Arc;
 pub(crate) const TASK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
 /// A host that publishes tcp 8080 → 80 and udp 9000 → 9001 of one task on it.
-struct Mesh {
-    world: World,
-    _host: Host,
-    task: Sandbox,
+pub(crate) struct Mesh {
+    pub(crate) world: World,
+    pub(crate) host: Host,
+    pub(crate) task: Sandbox,
     _engine: Handle,
-    server: TcpListener,
+    pub(crate) server: TcpListener,
 }
 
 impl Mesh {
-    async fn new() -> Self {
-        let world = World::new();
+    pub(crate) async fn new() -> Self {
+        Self::on(World::new()).await
+    }
+
+    pub(crate) async fn on(world: World) -> Self {
         let host = world.daemon().await;
         let report = host.apply_mesh(plan()).await.unwrap();
         let mut task = host.create_sandbox(task()).await.unwrap();
@@ -40,7 +43,7 @@ impl Mesh {
             engine.attach(port, tap).unwrap();
         }
         let server = listen(&task.netns, "0.0.0.0:80").await;
-        Self { world, _host: host, task, _engine: engine, server }
+        Self { world, host, task, _engine: engine, server }
     }
 
     /// The client address the task sees when `netns` connects.

@@ -74,8 +74,13 @@ pub(crate) async fn info(State(node): App) -> Json<Value> {
         "Driver": "host",
         "Plugins": { "Network": ["overlay"], "Volume": [], "Log": [] },
         "Swarm": swarm_info(&node),
-        "Warnings": null,
+        "Warnings": warnings(&node),
     }))
+}
+
+/// Null where there are none, as Docker has it.
+fn warnings(node: &Node) -> Value {
+    Some(node.warnings()).filter(|warnings| !warnings.is_empty()).map_or(Value::Null, Value::from)
 }
 
 fn swarm_info(node: &Node) -> Value {
