@@ -1,7 +1,7 @@
 //! Names inside containers.
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{CLIENT_ADDR, Lab, eventually};
+use netns_tests::lab::{CLIENT_ADDR, Lab, eventually, xtask};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -100,5 +100,92 @@ fn a_dead_first_resolver_does_not_stop_outside_names() -> Result<()> {
     lab.xtask(&["lab", "dns", "1", "dead"])?;
     let outside = short(&lab, "back", "outside.example")?;
     ensure!(outside.contains(CLIENT_ADDR), "with the first resolver dead: {outside:?}");
+    Ok(())
+}
+
+/// The questions both of the host's resolvers have seen.
+fn asked_outside(lab: &Lab) -> Result<Vec<String>> {
+    let mut questions = Vec::new();
+    for log in ["dns1.log", "dns2.log"] {
+        let text = std::fs::read_to_string(lab.dir().join(log))?;
+        questions.extend(text.lines().filter(|line| line.starts_with("question")).map(str::to_owned));
+    }
+    Ok(questions)
+}
+
+#[test]
+fn aliases_ids_ports_and_addresses_have_names_over_udp_and_tcp() -> Result<()> {
+    let lab = Lab::up(2)?;
+    lab.skep(&["network", "create", "-d", "overlay", "--attachable", "back"])?;
+    let network = ["--network", "name=back,alias=www", "--publish", "8081:8080"];
+    let many = [&["service", "create", "-d", "--name", "web", "--replicas", "40"], &network[..]].concat();
+    lab.skep(&[&many[..], &["host", "sleep", "1000"]].concat())?;
+    lab.until_running("web", 40)?;
+    eventually(Duration::from_secs(10), "all tasks are in DNS", || {
+        Ok(dig(&lab, "back", &["+short", "+tcp", "tasks.web"])?.lines().count() == 40)
+    })?;
+
+    let vip = short(&lab, "back", "web")?;
+    ensure!(vip.len() == 1 && short(&lab, "back", "WWW.back")? == vip, "an alias: {vip:?}");
+    let (id, _) = lab.running("web")?.into_iter().next().expect("a running task");
+    let address = short(&lab, "back", &id)?;
+    ensure!(address.len() == 1 && address != vip, "a task's id: {address:?}");
+    let address = address.first().map(String::as_str).unwrap_or_default();
+
+    let cut = dig(&lab, "back", &["+noedns", "+ignore", "tasks.web"])?;
+    ensure!(cut.contains(" tc ") && !cut.contains("ANSWER: 40"), "512 bytes: {cut}");
+    let whole = dig(&lab, "back", &["+bufsize=1232", "tasks.web"])?;
+    ensure!(whole.contains("ANSWER: 40") && whole.contains("EDNS: version: 0"), "EDNS: {whole}");
+    let retried = dig(&lab, "back", &["+noedns", "tasks.www"])?;
+    ensure!(retried.contains("ANSWER: 40") && retried.contains("(TCP)"), "asked again over TCP: {retried}");
+
+    let ptr = dig(&lab, "back", &["+short", "-x", address])?;
+    ensure!(ptr.starts_with("web.") && ptr.trim().ends_with(&format!(".{id}.back.")), "{address}: {ptr}");
+    let nobody = dig(&lab, "back", &["-x", "10.0.1.250"])?;
+    ensure!(nobody.contains("NXDOMAIN"), "nobody's address: {nobody}");
+    let srv = dig(&lab, "back", &["+tcp", "_8080._tcp.web", "SRV"])?;
+    ensure!(srv.contains("ANSWER: 40") && srv.contains(&format!("0 1 8080 {}", ptr.trim())), "SRV: {srv}");
+
+    ensure!(dig(&lab, "back", &["version.bind", "CH", "TXT"])?.contains("REFUSED"), "CHAOS");
+    ensure!(
+        dig(&lab, "back", &["+edns=1", "+noednsnegotiation", "web"])?.contains("BADVERS"),
+        "EDNS version 1"
+    );
+    let leaked = asked_outside(&lab)?;
+    ensure!(leaked.is_empty(), "nothing of this is anybody else's business: {leaked:?}");
+    Ok(())
+}
+
+#[test]
+fn from_an_internal_network_no_question_leaves_but_a_server_inside_is_reached() -> Result<()> {
+    let lab = Lab::up(2)?;
+    lab.skep(&["network", "create", "-d", "overlay", "--attachable", "--internal", "closed"])?;
+    lab.skep(&["network", "create", "-d", "overlay", "--attachable", "open"])?;
+    // The lab's own DNS server, as a task.
+    let program = lab.program("dns-server");
+    std::fs::copy(xtask()?, &program)?;
+    let line = format!("exec {program} lab dns-server $(hostname -i) /tmp/dns.log /tmp/dns.dead");
+    let service =
+        ["service", "create", "-d", "--name", "inner", "--network", "closed", "host", "sh", "-c", &line];
+    lab.skep(&service)?;
+    lab.until_running("inner", 1)?;
+    eventually(Duration::from_secs(10), "the server inside has a name", || {
+        Ok(short(&lab, "closed", "tasks.inner")?.len() == 1)
+    })?;
+
+    let outside = dig(&lab, "closed", &["outside.example"])?;
+    ensure!(outside.contains("SERVFAIL"), "from inside: {outside}");
+    ensure!(dig(&lab, "closed", &["+tcp", "outside.example"])?.contains("SERVFAIL"), "over TCP");
+    let leaked = asked_outside(&lab)?;
+    ensure!(leaked.is_empty(), "{leaked:?}");
+
+    let address = short(&lab, "closed", "tasks.inner")?.pop_first().unwrap_or_default();
+    eventually(Duration::from_secs(10), "the server inside answers", || {
+        let inside = dig(&lab, "closed", &["+short", &format!("@{address}"), "outside.example"])?;
+        Ok(inside.trim() == CLIENT_ADDR)
+    })?;
+    let both = ["run", "--rm", "--network", "closed", "--network", "open", "host", "dig", "+short"];
+    ensure!(lab.skep(&[&both[..], &["outside.example"]].concat())?.trim() == CLIENT_ADDR, "with a way out");
+    ensure!(lab.skep(&[&both[..], &["tasks.inner"]].concat())?.trim() == address, "and the name inside");
     Ok(())
 }
