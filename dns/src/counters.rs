@@ -18,6 +18,11 @@ macro_rules! counters {
             pub fn by_name(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),*].into_iter()
             }
+
+            /// What was refused or dropped, or got no answer, by reason.
+            pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                self.by_name().filter(|(name, _)| !["answered", "no_such_name", "forwarded"].contains(name))
+            }
         }
 
         #[derive(Debug, Default)]

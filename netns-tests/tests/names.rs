@@ -153,6 +153,9 @@ fn aliases_ids_ports_and_addresses_have_names_over_udp_and_tcp() -> Result<()> {
     );
     let leaked = asked_outside(&lab)?;
     ensure!(leaked.is_empty(), "nothing of this is anybody else's business: {leaked:?}");
+    let refused: BTreeSet<_> = lab.drops(1)?.into_iter().filter(|(why, _)| why.starts_with("dns_")).collect();
+    let expected = [("dns_bad_edns_version".to_owned(), 1), ("dns_refused_class".to_owned(), 1)];
+    ensure!(refused == BTreeSet::from(expected), "counted: {refused:?}");
     Ok(())
 }
 

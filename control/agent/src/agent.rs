@@ -227,6 +227,11 @@ impl Agent {
         member.kernel.ask(|dataplane| dataplane.stats()).await.ok()
     }
 
+    /// What became of containers' questions for names, while this node is a member.
+    pub fn names(&self) -> Option<skep_dns::Counters> {
+        self.shared.member().map(|member| member.kernel.dns.counters())
+    }
+
     /// Gives a namespace that is not Skep's an interface on a network.
     pub async fn attach(&self, options: AttachOptions) -> Result<AttachedInterface, AttachError> {
         let member = self.shared.member().ok_or(AttachError::NotAMember)?;

@@ -67,16 +67,15 @@ pub(crate) async fn detach(State(node): App, Body(body): Body<DetachBody>) -> Re
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Every reason this node dropped packets for, with its count.
+/// Every reason this node dropped packets for, or gave no answer to a question for a name (`dns_…`), with its count.
 pub(crate) async fn drops(State(node): App) -> Result<Json<Value>> {
-    let stats = node
-        .agent()
-        .stats()
-        .await
-        .ok_or_else(|| ApiError::unavailable("This node is not part of a swarm"))?;
+    let no_member = || ApiError::unavailable("This node is not part of a swarm");
+    let stats = node.agent().stats().await.ok_or_else(no_member)?;
+    let names = node.agent().names().ok_or_else(no_member)?;
     let engine = stats.engine.drops.iter().map(|(reason, count)| (reason.to_string(), json!(count)));
     let kernel = stats.io_drops.iter().map(|(reason, count)| (reason.to_string(), json!(count)));
-    Ok(Json(engine.chain(kernel).collect::<serde_json::Map<_, _>>().into()))
+    let names = names.losses().map(|(reason, count)| (format!("dns_{reason}"), json!(count)));
+    Ok(Json(engine.chain(kernel).chain(names).collect::<serde_json::Map<_, _>>().into()))
 }
 
 impl From<AttachError> for ApiError {
