@@ -4,18 +4,21 @@ mod demo;
 mod interrupt;
 mod lab;
 mod packages;
+mod planted;
 mod program;
 mod test;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
+use test::Size;
 
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   lab up|down|exec|status|kill|boot|daemon|dns   hosts in network namespaces (`cargo xtask lab` says more)
   demo       a hive of three hosts, from nothing to a published service, and away again
-  test       everything that is checked
+  test       everything that is checked; with --nightly, the simulations at their full size
+  planted    bugs planted in a copy of the packet engine, each to be found by its simulation
   bench      side by side with the kernel";
 
 fn main() -> ExitCode {
@@ -34,7 +37,9 @@ fn dispatch(words: &[&str]) -> Result<()> {
     match words {
         ["lab", rest @ ..] => lab::command(rest),
         ["demo"] => demo::run(),
-        ["test"] => test::run(),
+        ["test"] => test::run(Size::Usual),
+        ["test", "--nightly"] => test::run(Size::Nightly),
+        ["planted"] => planted::run(),
         ["bench", ..] => bail!("`bench` isn't there yet"),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

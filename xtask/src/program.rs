@@ -42,14 +42,20 @@ pub(crate) fn run_line(line: &str) -> Result<String> {
 
 /// Runs cargo in the repository with its output for all to see.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
+    let status = cargo_command(arguments).status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+/// Cargo, to be run in the repository.
+pub(crate) fn cargo_command(arguments: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     for variable in PACKAGE_VARIABLES.iter().flat_map(|prefix| variables(prefix)) {
         command.env_remove(variable);
     }
-    let status = command.args(arguments).current_dir(root()).status().context("cannot run cargo")?;
-    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
-    Ok(())
+    command.args(arguments).current_dir(root());
+    command
 }
 
 /// What cargo tells the programs it runs about their package. Build scripts watch them (ring's does): passed on,

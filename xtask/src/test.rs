@@ -2,8 +2,9 @@
 
 use crate::lab;
 use crate::packages;
-use crate::program::{cargo, is_root};
-use anyhow::{Context, Result, bail};
+use crate::planted;
+use crate::program::{cargo, cargo_command, is_root};
+use anyhow::{Context, Result, bail, ensure};
 use std::time::Instant;
 
 /// Tests of real namespaces share two cores with what they start: more at a time only makes them wait.
@@ -12,7 +13,17 @@ const NETNS_TEST_THREADS: &str = "2";
 /// A link that leads nowhere fails, as the compiler's warnings do.
 const STRICT_DOCS: &str = "build.rustdocflags = ['-D', 'warnings']";
 
-pub(crate) fn run() -> Result<()> {
+/// Seeds of the packet engine's simulation in the nightly size; its usual number is its own.
+const NIGHTLY_SEEDS: &str = "10000";
+
+/// How much is tried of what is endless.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Size {
+    Usual,
+    Nightly,
+}
+
+pub(crate) fn run(size: Size) -> Result<()> {
     let start = Instant::now();
     if !is_root()? {
         bail!("the namespace tests need root: run `sudo -E cargo xtask test`");
@@ -23,6 +34,17 @@ pub(crate) fn run() -> Result<()> {
     step("docs", &["doc", "--workspace", "--no-deps", "--document-private-items", "--config", STRICT_DOCS])?;
     step("dataplane without I/O", &["check", "-p", "skep-dataplane", "--no-default-features"])?;
     step("unit, property and crate tests", &["test", "--workspace", "--exclude", "netns-tests"])?;
+    if size == Size::Nightly {
+        println!("\n== simulation with {NIGHTLY_SEEDS} seeds");
+        let simulation = ["test", "-p", "skep-dataplane", "--test", "simulation", "--", "--nocapture"];
+        let status = cargo_command(&simulation)
+            .env("SKEP_SEEDS", NIGHTLY_SEEDS)
+            .status()
+            .context("cannot run cargo")?;
+        ensure!(status.success(), "the simulation failed");
+    }
+    println!("\n== planted bugs");
+    planted::run()?;
     println!("\n== release build");
     lab::prepare()?;
     step("netns tests", &["test", "-p", "netns-tests", "--", "--test-threads", NETNS_TEST_THREADS])?;
