@@ -61,27 +61,30 @@ impl Run {
         self.nothing(at.0, out);
     }
 
-    /// A datagram from a node that does not have its sender, from a stranger, of another network, or with flags of
-    /// another protocol.
+    /// A datagram to an endpoint of a node: from a member that does not have its sender, from a stranger, of another
+    /// network, or with flags of another protocol.
     fn forge_from_underlay(&mut self) {
         let to_node = self.rng.between(1, self.nodes() as u64 + 1) as Node;
         let from = self.rng.between(1, self.nodes() as u64 + 1) as Node;
-        let victim = self.any_name(None);
-        let to = self.any_name(Some(victim.net));
-        let view = self.model.view(to_node);
-        let is_honest =
-            |net| view.seats.get(&Name { net, ip: victim.ip }).is_some_and(|seat| seat.node == from);
-        let wrong_nets = (0..self.nets.len()).filter(|net| !is_honest(*net)).collect::<Vec<_>>();
-        let mut header = [8, 0, 0, 0, 0, 0, 0, 0];
-        let mut sender = vtep(from);
-        let mut net = victim.net;
-        match self.rng.below(4) {
-            0 if !wrong_nets.is_empty() => net = *self.rng.pick(&wrong_nets),
-            1 => sender = STRANGER,
-            2 => header[7] = 1,
-            _ => header[0] = 0x88,
+        let there = self.model.view(to_node).seats.clone();
+        let here: Vec<Name> =
+            there.iter().filter(|(_, seat)| seat.node == to_node).map(|(name, _)| *name).collect();
+        if here.is_empty() {
+            return;
         }
-        header[4..7].copy_from_slice(&self.nets[net].vni.to_be_bytes()[1..]);
+        let to = *self.rng.pick(&here);
+        let same_net = self.rng.percent(80).then_some(to.net);
+        let victim = self.any_name(same_net);
+        let is_honest = there.get(&Name { ip: victim.ip, ..to }).is_some_and(|seat| seat.node == from);
+        let mut header = [8, 0, 0, 0, 0, 0, 0, 0];
+        header[4..7].copy_from_slice(&self.nets[to.net].vni.to_be_bytes()[1..]);
+        let mut sender = vtep(from);
+        match self.rng.below(5) {
+            0..3 if !is_honest => {}
+            3 => header[0] = 0x88,
+            4 => header[7] = 1,
+            _ => sender = STRANGER,
+        }
         // Some claim to bring a client of a published port.
         let src = if self.rng.percent(20) { *self.rng.pick(&OUTSIDE) } else { victim.ip };
         let frames = self.forged(src, to.ip, MacAddr::for_ip(victim.ip), MacAddr::for_ip(to.ip));

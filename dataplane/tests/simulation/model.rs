@@ -120,14 +120,16 @@ impl Model {
         let old = self.views.insert(node, view).unwrap_or_default();
         let view = &self.views[&node];
         self.flows.retain(|(at, key), flow| *at != node || is_alive(&self.nets, node, &old, view, key, flow));
-        for (name, service) in &view.services {
+        // A network that leaves a node takes its services along.
+        let is_known = |name: &Name| view.services.contains_key(name) && is_here(view, node, name.net);
+        self.turns.retain(|(at, name), _| *at != node || is_known(name));
+        for (name, service) in view.services.iter().filter(|(name, _)| is_known(name)) {
             let among = active(view, *name, service);
             let turns = self.turns.entry((node, *name)).or_default();
             if turns.among != among {
                 *turns = Turns { among, ..Turns::default() };
             }
         }
-        self.turns.retain(|(at, name), _| *at != node || view.services.contains_key(name));
     }
 
     /// The ways a packet may go that a port of this node sends; none: nobody may hear it.
@@ -468,6 +470,11 @@ fn is_backend(view: &World, name: Name) -> bool {
     services_of(view, name).next().is_some()
 }
 
+/// A network is on a node while that has an endpoint on it.
+fn is_here(view: &World, node: Node, net: usize) -> bool {
+    view.seats.iter().any(|(name, seat)| name.net == net && seat.node == node)
+}
+
 fn is_alive(nets: &[Net], node: Node, old: &World, new: &World, key: &Key, flow: &Flow) -> bool {
     let net = key.net;
     let place = |world: &World, ip| {
@@ -483,6 +490,5 @@ fn is_alive(nets: &[Net], node: Node, old: &World, new: &World, key: &Key, flow:
         || services.any(|(name, service)| {
             (key.via.is_some() || name.ip == key.service.ip) && is_open(service, key.proto, key.service.port)
         });
-    let is_here = new.seats.iter().any(|(name, seat)| name.net == net && seat.node == node);
-    is_here && has_client && is_served && stayed(flow.backend)
+    is_here(new, node, net) && has_client && is_served && stayed(flow.backend)
 }
