@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("socat", "socat"),               // the tests: UDP servers in tasks
     ("redis-server", "redis-server"), // the demo's private service
     ("redis-cli", "redis-tools"),     // the demo's one-off container
+    ("git", "git"),                   // the tests: bugs planted by patches
 ];
 
 /// A daemon's package must not start that daemon on the user's machine (Debian policy §9.3.3).
