@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 
 /// Datagrams per recvmmsg: enough to make the call's cost small beside the packets'.
-pub(super) const RECV_BATCH: usize = 32;
+const RECV_BATCH: usize = 32;
 /// No UDP payload is larger. Pages that no datagram reaches are never touched.
 const RECV_BYTES: usize = 1 << 16;
 /// Datagrams per sendmmsg: a 64 KiB super-frame makes 45 at the usual MTU.

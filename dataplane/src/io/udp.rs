@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 
 /// Some 10 ms at 10 Gb/s: a burst that arrives while the worker handles another port's.
-pub(super) const BUFFER_BYTES: usize = 16 << 20;
+const BUFFER_BYTES: usize = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum UdpError {

@@ -23,9 +23,9 @@ const FRAME_BYTES: usize = (1 << 16) + 18;
 const FRAMES_PER_TURN: usize = 64;
 /// Batches of datagrams per turn.
 const BATCHES_PER_TURN: usize = 4;
-/// Batches read before a timer: as many as the socket's buffer can have held when it was due, at the least that the
-/// kernel charges for a datagram (768 bytes), of twice what was asked for (socket(7)).
-const BATCHES_PER_TIMER: usize = 2 * super::udp::BUFFER_BYTES / 768 / super::mmsg::RECV_BATCH;
+/// How long a timer waits for the socket to be read empty. A flood never lets it: then the timer comes so late that the
+/// engine takes its node for starved, and judges no peer by answers that may be waiting behind the flood.
+const TIMER_PATIENCE: Duration = Duration::from_millis(150);
 /// Ready descriptors looked at per turn; the kernel lists the others first the next time.
 const EVENTS_PER_TURN: usize = 64;
 /// Far above the containers a host runs, far below the kernel's limit of descriptors.
@@ -129,7 +129,7 @@ impl PacketThread {
             };
             for event in &events[..ready] {
                 match event.data() {
-                    SOCKET => self.read_socket(BATCHES_PER_TURN),
+                    SOCKET => _ = self.read_socket(),
                     COMMANDS => self.obey(),
                     port => self.read_tap(PortId(port as u32)),
                 }
@@ -148,15 +148,21 @@ impl PacketThread {
         EpollTimeout::try_from(left.as_millis()).unwrap_or(EpollTimeout::MAX)
     }
 
+    /// The engine is handed what waits in the socket before its timer.
     fn fire_timer(&mut self) {
-        if self.engine.poll_timeout().is_some_and(|deadline| deadline <= Instant::now()) {
-            self.read_socket(BATCHES_PER_TIMER);
+        let overdue = |this: &Self| Instant::now().checked_duration_since(this.engine.poll_timeout()?);
+        if overdue(self).is_none() {
+            return;
+        }
+        let is_empty = self.read_socket();
+        if is_empty || overdue(self).is_some_and(|late| late >= TIMER_PATIENCE) {
             self.engine.handle_timeout(Instant::now(), &mut self.kernel);
         }
     }
 
-    fn read_socket(&mut self, batches: usize) {
-        for _ in 0..batches {
+    /// Whether nothing is left to read.
+    fn read_socket(&mut self) -> bool {
+        for _ in 0..BATCHES_PER_TURN {
             let now = Instant::now();
             // An error here is one a peer's ICMP message or the interface caused; reading it clears it.
             let more = self.incoming.fill(&self.kernel.socket).unwrap_or(true);
@@ -164,9 +170,10 @@ impl PacketThread {
                 self.engine.handle_datagram(from, datagram, now, &mut self.kernel);
             }
             if !more {
-                break;
+                return true;
             }
         }
+        false
     }
 
     fn read_tap(&mut self, port: PortId) {
