@@ -73,10 +73,10 @@ pub(crate) struct RunArgs {
 /// Docker's exit codes for a `run` whose process never was.
 pub(crate) fn exit_code_of(error: &anyhow::Error) -> u8 {
     let Some(Error::Daemon { message, .. }) = error.downcast_ref::<Error>() else { return EXIT_USAGE };
-    let message = message.to_lowercase();
+    // The very words the stock CLI looks for.
     if message.contains("permission denied") || message.contains("is a directory") {
         EXIT_NOT_EXECUTABLE
-    } else if ["no such command", "executable file not found", "no such file or directory"]
+    } else if ["executable file not found", "no such file or directory"]
         .iter()
         .any(|why| message.contains(why))
     {
@@ -350,7 +350,11 @@ mod tests {
     fn exit_codes_are_dockers() {
         let daemon =
             |message: &str| Error::Daemon { status: StatusCode::BAD_REQUEST, message: message.into() }.into();
-        assert_eq!(exit_code_of(&daemon("cannot start the container: no such command: nope")), 127);
+        assert_eq!(
+            exit_code_of(&daemon("cannot start the container: exec: \"/nope\": no such file or directory")),
+            127
+        );
+        assert_eq!(exit_code_of(&daemon("find user x: No such file or directory (os error 2)")), 125);
         assert_eq!(exit_code_of(&daemon("exec: \"nope\": executable file not found in $PATH")), 127);
         assert_eq!(exit_code_of(&daemon("exec /etc: permission denied")), 126);
         assert_eq!(exit_code_of(&daemon("network x not found")), 125);

@@ -9,7 +9,7 @@ mod replicated;
 mod restart;
 
 pub(crate) use reaper::run as reap;
-pub(crate) use restart::RestartPolicy;
+pub(crate) use restart::{FIELD as RESTART_POLICY, RestartPolicy};
 
 use crate::draft::{Draft, TaskIds};
 use crate::placement::Placement;
@@ -17,7 +17,7 @@ use crate::state::State;
 use jiff::Timestamp;
 use skep_model::cluster::Meta;
 use skep_model::node::{Availability, Node, NodeState};
-use skep_model::service::Service;
+use skep_model::service::{Service, TaskSpec};
 use skep_model::task::{Task, TaskState, TaskStatus};
 use skep_model::{NodeId, ServiceId, TaskId};
 use std::collections::BTreeMap;
@@ -56,7 +56,7 @@ pub(crate) fn run(draft: &mut Draft<'_>, ids: TaskIds<'_>) {
             apply(draft, ids, action);
         }
     }
-    adopt_placements(draft);
+    adopt_changes(draft);
 }
 
 fn replacements(draft: &mut Draft<'_>) -> Vec<Action> {
@@ -149,22 +149,31 @@ impl Eviction {
     }
 }
 
-/// A task stays as it is when its service's placement changes and its node still fits: what the scheduler and
-/// the users see of it is the new placement.
-fn adopt_placements(draft: &mut Draft<'_>) {
+/// A task stays as it is when its service's restart policy changes, or its placement and its node still fits: what
+/// the scheduler and the users see of it is the new one.
+fn adopt_changes(draft: &mut Draft<'_>) {
     let state = draft.state();
     let outdated = |task: &&Task| {
         let service = state.services.get(&task.service_id);
-        task.is_wanted()
-            && service.is_some_and(|service| service.spec.task_template.placement != task.spec.placement)
+        task.is_wanted() && service.is_some_and(|s| differs(&s.spec.task_template, &task.spec))
     };
     let outdated: Vec<Task> = state.tasks.values().filter(outdated).cloned().collect();
     for mut task in outdated {
         if let Some(service) = draft.state().services.get(&task.service_id) {
-            task.spec.placement.clone_from(&service.spec.task_template.placement);
+            let template = &service.spec.task_template;
+            task.spec.placement.clone_from(&template.placement);
+            match template.extra.get(RESTART_POLICY) {
+                Some(policy) => _ = task.spec.extra.insert(RESTART_POLICY.to_owned(), policy.clone()),
+                None => _ = task.spec.extra.remove(RESTART_POLICY),
+            }
             draft.put_task(task);
         }
     }
+}
+
+fn differs(template: &TaskSpec, task: &TaskSpec) -> bool {
+    template.placement != task.placement
+        || template.extra.get(RESTART_POLICY) != task.extra.get(RESTART_POLICY)
 }
 
 /// Tasks that waited out their restart delay may run.

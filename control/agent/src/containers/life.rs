@@ -11,6 +11,7 @@ use crate::sandboxes::SandboxRequest;
 use crate::tasks::{hosts_file, resolv_conf, short_id};
 use jiff::Timestamp;
 use skep_model::TaskId;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Weak};
 
@@ -182,10 +183,43 @@ impl LocalContainers {
 }
 
 fn not_started(error: &StartError) -> NotStarted {
-    let code = match error {
-        StartError::NoSuchCommand(_) => NO_COMMAND,
-        StartError::NotExecutable { .. } => NOT_EXECUTABLE,
-        _ => NOT_STARTED,
-    };
-    NotStarted { code, why: explain(error) }
+    // Docker's words: its clients find their exit code in them.
+    match error {
+        StartError::NoSuchCommand(command) if command.contains('/') => {
+            NotStarted { code: NO_COMMAND, why: format!("exec: \"{command}\": no such file or directory") }
+        }
+        StartError::NoSuchCommand(command) => {
+            let why = format!("exec: \"{command}\": executable file not found in $PATH");
+            NotStarted { code: NO_COMMAND, why }
+        }
+        StartError::NotExecutable { command, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+            NotStarted { code: NOT_EXECUTABLE, why: format!("exec: \"{command}\": permission denied") }
+        }
+        StartError::NotExecutable { .. } => NotStarted { code: NOT_EXECUTABLE, why: explain(error) },
+        _ => NotStarted { code: NOT_STARTED, why: explain(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_did_not_start_says_so_in_the_words_dockers_clients_look_for() {
+        let said = |error: StartError| {
+            let NotStarted { code, why } = not_started(&error);
+            (code, why)
+        };
+        let none = said(StartError::NoSuchCommand("nope".into()));
+        assert_eq!(none, (127, "exec: \"nope\": executable file not found in $PATH".to_owned()));
+        let none = said(StartError::NoSuchCommand("/nope".into()));
+        assert_eq!(none, (127, "exec: \"/nope\": no such file or directory".to_owned()));
+        let refused = |errno| {
+            let source = io::Error::from_raw_os_error(errno);
+            said(StartError::NotExecutable { command: "/etc".into(), source })
+        };
+        assert_eq!(refused(libc::EACCES), (126, "exec: \"/etc\": permission denied".to_owned()));
+        assert_eq!(refused(libc::ENOEXEC).0, 126);
+        assert_eq!(said(StartError::TooMany).0, 125);
+    }
 }

@@ -8,7 +8,7 @@ use super::attachment::{self, Attachment};
 use super::converge::{self, Progress};
 use super::placement::PlacementArgs;
 use super::publish;
-use super::task_life::LifeArgs;
+use super::task_life::{LifeArgs, RestartArgs};
 use crate::client::Client;
 use crate::network::key_values;
 use crate::out;
@@ -45,6 +45,8 @@ pub(crate) struct CreateArgs {
     /// Program to run instead of the image's own
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
+    #[command(flatten)]
+    restart: RestartArgs,
     #[command(flatten)]
     life: LifeArgs,
     /// Don't wait until the tasks run
@@ -125,8 +127,8 @@ fn spec(args: &CreateArgs, attachments: &[Attachment]) -> anyhow::Result<Value> 
     if !attachments.is_empty() {
         task["Networks"] = json!([]);
     }
-    if let Some(policy) = args.life.restart_policy() {
-        task["RestartPolicy"] = policy;
+    if args.restart.are_asked() {
+        task["RestartPolicy"] = args.restart.lay_over(&Value::Null);
     }
     task["ForceUpdate"] = json!(0);
     Ok(json!({

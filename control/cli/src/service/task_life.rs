@@ -9,7 +9,7 @@ use crate::duration::nanoseconds;
 const DEFAULT_DELAY: i64 = 5_000_000_000;
 
 #[derive(Args, Debug)]
-pub(super) struct LifeArgs {
+pub(super) struct RestartArgs {
     /// When a task that ended is replaced (any)
     #[arg(long, value_name = "none|on-failure|any", hide_possible_values = true)]
     restart_condition: Option<Condition>,
@@ -22,6 +22,10 @@ pub(super) struct LifeArgs {
     /// Within which time the attempts count (0: always)
     #[arg(long, value_parser = nanoseconds, value_name = "DURATION", allow_hyphen_values = true)]
     restart_window: Option<i64>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LifeArgs {
     /// What asks a task to end, by name or number (SIGTERM)
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
@@ -49,29 +53,44 @@ enum Condition {
     Any,
 }
 
-impl LifeArgs {
-    /// None where no flag of it was given.
-    pub(super) fn restart_policy(&self) -> Option<Value> {
+impl RestartArgs {
+    pub(super) fn are_asked(&self) -> bool {
+        let times = [self.restart_delay, self.restart_window];
+        self.restart_condition.is_some()
+            || self.restart_max_attempts.is_some()
+            || times.iter().any(Option::is_some)
+    }
+
+    /// The policy with what was asked for; `policy` is null where there is none.
+    pub(super) fn lay_over(&self, policy: &Value) -> Value {
+        let mut policy = policy.as_object().cloned().unwrap_or_else(|| {
+            Map::from_iter([
+                ("Condition".to_owned(), json!("any")),
+                ("Delay".to_owned(), json!(DEFAULT_DELAY)),
+                ("MaxAttempts".to_owned(), json!(0)),
+            ])
+        });
         let condition = self.restart_condition.map(|condition| match condition {
             Condition::None => "none",
             Condition::OnFailure => "on-failure",
             Condition::Any => "any",
         });
-        let given = [condition.is_some(), self.restart_delay.is_some(), self.restart_max_attempts.is_some()];
-        if !given.contains(&true) && self.restart_window.is_none() {
-            return None;
+        let asked = [
+            ("Condition", condition.map(Value::from)),
+            ("Delay", self.restart_delay.map(Value::from)),
+            ("MaxAttempts", self.restart_max_attempts.map(Value::from)),
+            ("Window", self.restart_window.map(Value::from)),
+        ];
+        for (field, value) in asked {
+            if let Some(value) = value {
+                policy.insert(field.into(), value);
+            }
         }
-        let mut policy = Map::from_iter([
-            ("Condition".to_owned(), json!(condition.unwrap_or("any"))),
-            ("Delay".to_owned(), json!(self.restart_delay.unwrap_or(DEFAULT_DELAY))),
-            ("MaxAttempts".to_owned(), json!(self.restart_max_attempts.unwrap_or(0))),
-        ]);
-        if let Some(window) = self.restart_window {
-            policy.insert("Window".into(), json!(window));
-        }
-        Some(Value::Object(policy))
+        Value::Object(policy)
     }
+}
 
+impl LifeArgs {
     pub(super) fn add_to_container(&self, container: &mut Map<String, Value>) {
         let texts = [
             ("Hostname", &self.hostname),

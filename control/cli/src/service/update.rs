@@ -1,4 +1,4 @@
-//! `skep service update`: replicas, labels and placement.
+//! `skep service update`: replicas, labels, placement and restart policy.
 
 use anyhow::bail;
 use clap::{ArgAction, Args};
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::converge::{self, Progress};
 use super::placement::PlacementChanges;
+use super::task_life::RestartArgs;
 use crate::client::Client;
 use crate::network::key_values;
 use crate::out;
@@ -18,6 +19,8 @@ pub(crate) struct UpdateArgs {
     replicas: Option<u64>,
     #[command(flatten)]
     placement: PlacementChanges,
+    #[command(flatten)]
+    restart: RestartArgs,
     /// Add a label to the service, or give it another value
     #[arg(long, value_name = "KEY=VALUE")]
     label_add: Vec<String>,
@@ -37,7 +40,7 @@ pub(crate) struct UpdateArgs {
 impl UpdateArgs {
     fn asks_for_anything(&self) -> bool {
         let labels = !self.label_add.is_empty() || !self.label_rm.is_empty();
-        self.replicas.is_some() || labels || self.placement.are_asked()
+        self.replicas.is_some() || labels || self.placement.are_asked() || self.restart.are_asked()
     }
 
     /// The spec after the update.
@@ -57,6 +60,10 @@ impl UpdateArgs {
         if self.placement.are_asked() {
             let placement = self.placement.lay_over(&spec["TaskTemplate"]["Placement"])?;
             spec["TaskTemplate"]["Placement"] = placement;
+        }
+        if self.restart.are_asked() {
+            let policy = self.restart.lay_over(&spec["TaskTemplate"]["RestartPolicy"]);
+            spec["TaskTemplate"]["RestartPolicy"] = policy;
         }
         Ok(spec)
     }
@@ -117,6 +124,10 @@ mod tests {
             "Mode": {"Replicated": {"Replicas": 3}},
         });
         assert_eq!(updated(line, spec.clone()), Ok(expected));
+        let policy = json!({"Condition": "on-failure", "Delay": 1});
+        let restart = updated("--restart-max-attempts 3", json!({"TaskTemplate": {"RestartPolicy": policy}}));
+        let expected = json!({"Condition": "on-failure", "Delay": 1, "MaxAttempts": 3});
+        assert_eq!(restart.unwrap()["TaskTemplate"]["RestartPolicy"], expected);
         assert_eq!(updated("", spec.clone()), Ok(spec));
         let global = json!({"Mode": {"Global": {}}});
         assert!(updated("--replicas 3", global).unwrap_err().contains("only be used with replicated mode"));

@@ -4,6 +4,7 @@ use super::{ApiError, defaults, lookup, names, ports, service_spec, unsupported}
 use crate::allocator;
 use crate::db::Db;
 use crate::draft::Draft;
+use crate::orchestrator::RESTART_POLICY;
 use crate::state::{Change, State};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -104,7 +105,7 @@ fn refuse_other_changes(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), ApiE
     let fields = ["TaskTemplate", "EndpointSpec", "UpdateConfig", "RollbackConfig"];
     match fields.into_iter().find(|field| old.get(field) != new.get(field)) {
         Some(field) => Err(ApiError::unimplemented(format!(
-            "{field} cannot be changed in this release, only the number of replicas, labels and placement: \
+            "{field} cannot be changed in this release, only replicas, labels, placement and restart policy: \
              remove the service and create it again"
         ))),
         None => Ok(()),
@@ -116,6 +117,7 @@ fn refuse_other_changes(old: &ServiceSpec, new: &ServiceSpec) -> Result<(), ApiE
 fn comparable(spec: &ServiceSpec) -> Value {
     let mut spec = ServiceSpec { mode: Mode::default(), ..spec.clone() };
     spec.task_template.placement = None;
+    spec.task_template.extra.remove(RESTART_POLICY);
     let mut value = serde_json::to_value(spec).unwrap_or_default();
     defaults::insert(&mut value);
     strip(&mut value);

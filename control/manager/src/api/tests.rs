@@ -337,7 +337,7 @@ fn replicas_labels_and_placement_can_be_updated_and_nothing_else() {
     ];
     for (extra, field) in changed {
         let text = format!(
-            "{field} cannot be changed in this release, only the number of replicas, labels and placement: \
+            "{field} cannot be changed in this release, only replicas, labels, placement and restart policy: \
              remove the service and create it again"
         );
         assert_eq!(said(update(&sim, at, extra)), (501, text));

@@ -357,6 +357,32 @@ fn attempts_are_counted_per_slot_and_anew_after_an_update() {
 }
 
 #[test]
+fn a_changed_policy_holds_for_tasks_that_run_and_for_slots_given_up() {
+    let mut sim = Sim::new(1);
+    let web = sim.service("web", restart(json!({"Condition": "none"})));
+    sim.run();
+    let task = sim.live(&web)[0].id.clone();
+    let change = |sim: &mut Sim, policy: Value| {
+        let mut service = sim.state.services[&web].clone();
+        restart(policy)(&mut service.spec);
+        sim.put(Change::PutService(Box::new(service)));
+    };
+    change(&mut sim, json!({"MaxAttempts": 1}));
+    sim.run();
+    assert_eq!(sim.live(&web)[0].id, task, "nothing is restarted for that");
+    assert_eq!(sim.live(&web)[0].spec, sim.state.services[&web].spec.task_template);
+    for _ in 0..2 {
+        let current = sim.live(&web)[0].id.clone();
+        sim.report(&current, TaskState::Failed);
+        sim.run();
+    }
+    assert_eq!(sim.live(&web).len(), 0);
+    change(&mut sim, json!({"MaxAttempts": 5}));
+    sim.run();
+    assert_eq!(sim.live(&web).len(), 1);
+}
+
+#[test]
 fn a_completed_task_of_an_on_failure_service_stays_complete() {
     let mut sim = Sim::new(1);
     let job = sim.service("job", restart(json!({"Condition": "on-failure"})));

@@ -5,6 +5,8 @@ use serde::Deserialize;
 use skep_model::service::TaskSpec;
 use skep_model::task::{Task, TaskState};
 
+/// Of a [`TaskSpec`], whose other fields it travels among.
+pub(crate) const FIELD: &str = "RestartPolicy";
 /// Swarm's default restart delay.
 const DEFAULT_DELAY: SignedDuration = SignedDuration::from_secs(5);
 /// The delay counts from the node's own report of the end. A node's clock may be wrong: more than this
@@ -58,7 +60,7 @@ struct Wire {
 
 impl RestartPolicy {
     pub(crate) fn of(spec: &TaskSpec) -> Result<Self, PolicyError> {
-        let wire = spec.extra.get("RestartPolicy").cloned().unwrap_or_default();
+        let wire = spec.extra.get(FIELD).cloned().unwrap_or_default();
         let wire: Option<Wire> =
             serde_json::from_value(wire).map_err(|error| PolicyError::Malformed(error.to_string()))?;
         let wire = wire.unwrap_or_default();
