@@ -1,5 +1,8 @@
 //! Task logs: asked of the agents that keep them, over their sessions, and merged into one stream.
 
+mod merge;
+
+use self::merge::Merge;
 use crate::server::ManagerCore;
 use crate::server::sessions::{Command, LogPart, LogQueue};
 use crate::state::State;
@@ -12,7 +15,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-/// Lines waiting for the reader; beyond it the parts below fill up.
+/// Lines waiting for the reader, and of each task for their turn; beyond it the parts below fill up.
 const LINE_CAPACITY: usize = 256;
 /// Parts (many lines each) of one task waiting for the reader. When they are full the log of that task
 /// ends with a line that says so: the session they come over cannot wait.
@@ -58,7 +61,8 @@ pub enum LogError {
 pub type LogReceiver = mpsc::Receiver<(TaskLogContext, LogLine)>;
 type LogSender = mpsc::Sender<(TaskLogContext, LogLine)>;
 
-/// Starts to gather; ends when all is read or the receiver is dropped. Lines of one task are in order.
+/// Starts to gather; ends when all is read or the receiver is dropped. Lines of one task are in order, and those
+/// of several are interleaved by their times.
 /// What cannot be read (its node is not connected, its file is gone) is said in a line on stderr.
 pub(crate) fn read(
     core: &Arc<ManagerCore>,
@@ -82,28 +86,38 @@ async fn gather(core: Arc<ManagerCore>, target: LogTarget, mut options: LogOptio
     let mut revision = core.db.watch();
     let mut begun = BTreeSet::new();
     let mut readers = JoinSet::new();
+    let mut merge = Merge::default();
     let room = Arc::new(Semaphore::new(QUEUED_BYTES));
-    loop {
+    'begin: loop {
         revision.mark_unchanged();
         let state = core.db.state();
         for context in due(&state, &target) {
             if begun.insert(context.task.clone()) {
-                readers.spawn(read_task(core.clone(), context, options, room.clone(), lines.clone()));
+                let (to, from) = mpsc::channel(LINE_CAPACITY);
+                merge.add(context.clone(), from);
+                readers.spawn(read_task(core.clone(), context, options, room.clone(), to));
             }
         }
         // The tail of a task that starts later is all of it.
         options.tail = None;
-        if readers.is_empty() && (!options.follow || !may_grow(&state, &target)) {
-            return;
+        let grows = options.follow && may_grow(&state, &target);
+        while grows || !merge.is_empty() {
+            tokio::select! {
+                line = merge.next(), if !merge.is_empty() => {
+                    if let Some(line) = line && lines.send(line).await.is_err() {
+                        break 'begin;
+                    }
+                }
+                Some(_ended) = readers.join_next() => {}
+                Ok(()) = revision.changed(), if options.follow => continue 'begin,
+                () = lines.closed() => break 'begin,
+                () = core.stopped() => return,
+            }
         }
-        tokio::select! {
-            Some(_ended) = readers.join_next() => {}
-            Ok(()) = revision.changed(), if options.follow => {}
-            () = lines.closed() => break,
-            () = core.stopped() => return,
-        }
+        return;
     }
-    // They see the closed receiver too, and tell their nodes to stop.
+    // They see that nobody takes their lines, and tell their nodes to stop.
+    drop(merge);
     while readers.join_next().await.is_some() {}
 }
 
@@ -141,7 +155,7 @@ async fn read_task(
     context: TaskLogContext,
     options: LogOptions,
     room: Arc<Semaphore>,
-    lines: LogSender,
+    lines: mpsc::Sender<LogLine>,
 ) {
     let LogOptions { follow, tail, since } = options;
     let request = ReadLogs { follow, tail, since, ..core.sessions.log_request(context.task.clone()) };
@@ -153,14 +167,14 @@ async fn read_task(
         None => false,
     };
     let problem = match asked {
-        true => pass_on(&context, parts, &lines).await,
+        true => pass_on(parts, &lines).await,
         false => Some(format!("node {} is not connected", hostname(&core, &context.node))),
     };
     if let Some(problem) = problem {
         let text = format!("skep: the log of this task is incomplete: {problem}");
         let line = LogLine { time: Timestamp::now(), stream: LogStream::Stderr, text };
         // A reader that is gone needs no explanation.
-        let _ = lines.send((context.clone(), line)).await;
+        let _ = lines.send(line).await;
     }
     if lines.is_closed()
         && let Some(session) = core.sessions.commands(&context.node)
@@ -171,11 +185,7 @@ async fn read_task(
 }
 
 /// Passes lines on until the log ends or the reader is gone; returns what went wrong.
-async fn pass_on(
-    context: &TaskLogContext,
-    mut parts: mpsc::Receiver<LogPart>,
-    lines: &LogSender,
-) -> Option<String> {
+async fn pass_on(mut parts: mpsc::Receiver<LogPart>, lines: &mpsc::Sender<LogLine>) -> Option<String> {
     loop {
         let part = tokio::select! {
             part = parts.recv() => part,
@@ -184,7 +194,7 @@ async fn pass_on(
         match part {
             Some(LogPart::Lines { lines: batch, room }) => {
                 for line in batch {
-                    lines.send((context.clone(), line)).await.ok()?;
+                    lines.send(line).await.ok()?;
                 }
                 drop(room);
             }
