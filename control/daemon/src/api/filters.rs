@@ -63,7 +63,12 @@ impl Filters {
 
     /// `key` or `key=value` against an object's labels.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.all("label", |wanted| match wanted.split_once('=') {
+        self.labels_of("label", labels)
+    }
+
+    /// As [`Self::labels`], for labels that are filtered by another name.
+    pub(crate) fn labels_of(&self, key: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.all(key, |wanted| match wanted.split_once('=') {
             Some((key, value)) => labels.get(key).is_some_and(|have| have == value),
             None => labels.contains_key(wanted),
         })

@@ -31,7 +31,7 @@ pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -
             filters.any("role", |role| role == if render::is_manager(n) { "manager" } else { "worker" })
         })
         .filter(|_| filters.any("membership", |membership| membership == "accepted"))
-        .filter(|n| filters.labels(&n.spec.labels))
+        .filter(|n| filters.labels(&n.spec.labels) && filters.labels_of("node.label", &n.spec.labels))
         .map(|n| render::node(n, state.cluster.as_ref()))
         .collect();
     Ok(Json(nodes))

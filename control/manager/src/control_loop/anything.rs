@@ -4,8 +4,8 @@ use super::sim::{Sim, global, node_id, on, publish, replicas};
 use crate::state::Change;
 use crate::{api, attach};
 use proptest::prelude::*;
-use skep_model::node::{Availability, NodeState};
-use skep_model::service::Service;
+use skep_model::node::{Availability, Node, NodeState};
+use skep_model::service::{Placement, Service};
 use skep_model::session::AttachRequest;
 use skep_model::task::TaskState;
 use skep_model::{ServiceId, TaskId};
@@ -23,6 +23,9 @@ enum Event {
     Attach(u8),
     Detach(u8),
     RemoveNode(u8),
+    /// The node gets the label that constrained services shun, or loses it.
+    Shun(u8, bool),
+    Constrain(u8, bool),
     Join(u8),
     Agents,
     Wait(u8),
@@ -48,6 +51,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (1u8..=3).prop_map(Event::Attach),
         1 => any::<u8>().prop_map(Event::Detach),
         1 => (1u8..=3).prop_map(Event::RemoveNode),
+        2 => (1u8..=3, any::<bool>()).prop_map(|(n, on)| Event::Shun(n, on)),
+        1 => (0u8..3, any::<bool>()).prop_map(|(service, on)| Event::Constrain(service, on)),
         1 => (1u8..=3).prop_map(Event::Join),
         3 => Just(Event::Agents),
         2 => (0u8..20).prop_map(Event::Wait),
@@ -113,7 +118,10 @@ fn apply(sim: &mut Sim, event: &Event) {
         }
         Event::RemoveNode(n) => sim.put(Change::DeleteNode(node_id(*n))),
         Event::Join(n) => join(sim, *n),
-        Event::Node(n, _) | Event::Availability(n, _) if !sim.state.nodes.contains_key(&node_id(*n)) => {}
+        Event::Constrain(service, on) => constrain(sim, *service, *on),
+        Event::Node(n, _) | Event::Availability(n, _) | Event::Shun(n, _)
+            if !sim.state.nodes.contains_key(&node_id(*n)) => {}
+        Event::Shun(n, on) => sim.node(*n, |node| shun(node, *on)),
         Event::Node(n, state) => sim.node(*n, |node| node.status.state = *state),
         Event::Availability(n, availability) => sim.node(*n, |node| node.spec.availability = *availability),
         Event::RemoveService(service) => {
@@ -128,6 +136,33 @@ fn apply(sim: &mut Sim, event: &Event) {
 fn join(sim: &mut Sim, n: u8) {
     if !sim.state.nodes.contains_key(&node_id(n)) {
         sim.join(n);
+    }
+}
+
+fn shun(node: &mut Node, on: bool) {
+    match on {
+        true => drop(node.spec.labels.insert("shunned".to_owned(), "yes".to_owned())),
+        false => drop(node.spec.labels.remove("shunned")),
+    }
+}
+
+fn constrain(sim: &mut Sim, service: u8, on: bool) {
+    if let Ok(mut found) = api::lookup::service(&sim.state, &name(service)).cloned() {
+        let constraints = on.then(|| "node.labels.shunned!=yes".to_owned()).into_iter().collect();
+        found.spec.task_template.placement = Some(Placement { constraints, ..Placement::default() });
+        sim.put(Change::PutService(Box::new(found)));
+    }
+}
+
+/// No wanted task is on a node its service shuns, and each has its service's placement.
+fn check_placement(sim: &Sim) {
+    for task in sim.state.tasks.values().filter(|task| task.is_wanted() && !task.is_attachment()) {
+        let placement = &sim.state.services[&task.service_id].spec.task_template.placement;
+        assert_eq!(task.spec.placement, *placement);
+        let constrained = placement.as_ref().is_some_and(|placement| !placement.constraints.is_empty());
+        let node = sim.state.nodes.get(&task.node_id);
+        let shunned = node.is_some_and(|node| node.spec.labels.contains_key("shunned"));
+        assert!(!constrained || !shunned, "{} is on {}", task.id, task.node_id);
     }
 }
 
@@ -169,6 +204,7 @@ proptest! {
             apply(&mut sim, event);
             sim.settle();
             sim.check_addresses();
+            check_placement(&sim);
             for (service, vips) in vips(&sim) {
                 prop_assert!(before.get(&service).is_none_or(|old| old.is_empty() || *old == vips));
             }
@@ -183,6 +219,7 @@ proptest! {
             sim.node(n, |node| {
                 node.status.state = NodeState::Ready;
                 node.spec.availability = Availability::Active;
+                shun(node, false);
             });
         }
         sim.run();
