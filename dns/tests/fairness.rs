@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use skep_dns::ServerConfig;
-use support::server::{HANG, ask, asker, attach, serving_with};
+use support::server::{HANG, ask, ask_on, asker, attach, serving_with};
 use support::upstream::{OUTSIDE, Upstream};
 use support::{VIP, addresses, message, view};
 use tokio::time::timeout;
@@ -98,6 +98,29 @@ async fn a_container_that_floods_does_not_slow_its_neighbour() {
     let greedy_answers = after.answered - before - (ROUND * ROUNDS) as u64;
     let allowed = 200.0 + 2_000.0 * elapsed.as_secs_f64();
     assert!(greedy_answers as f64 <= allowed * 1.1 + 50.0, "{greedy_answers} in {elapsed:?}");
+}
+
+/// One thread, and containers with all their buffers hold: a question that comes later doesn't wait for theirs.
+#[tokio::test(flavor = "current_thread")]
+async fn containers_take_turns() {
+    const QUEUED: u64 = 200;
+    let (server, first) = serving_with(ServerConfig::default(), view(&["b"], &[])).await;
+    let more = ["second", "third", "fourth"].map(|id| attach(&server, id, view(&["b"], &[])));
+    let modest = asker(attach(&server, "modest", view(&["b"], &[]))).await;
+    let busy = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let question = message("web", RecordType::A, None);
+    for at in [first].into_iter().chain(more) {
+        for _ in 0..QUEUED {
+            busy.send_to(&question.to_vec().unwrap(), at).unwrap();
+        }
+    }
+    while server.counters().answered == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(addresses(&ask_on(&modest, &question).await), [VIP]);
+    let answered = server.counters().answered;
+    // Three turns of each; the runtime alone would let them answer nearly all.
+    assert!(answered < 5 * QUEUED / 2, "{answered} others were answered first");
 }
 
 /// However many containers wait for a dead resolver, the next one still gets its first questions through.

@@ -111,6 +111,22 @@ async fn a_dead_resolver_is_remembered_until_it_answers_again() {
     assert_eq!(server.counters().upstreams_failed, 0);
 }
 
+#[tokio::test]
+async fn a_lost_datagram_is_sent_again() {
+    let (udp, _tcp, at) = support::server::sockets();
+    udp.set_nonblocking(true).unwrap();
+    let resolver = UdpSocket::from_std(udp).unwrap();
+    let (_server, container) = serving(view(&[], &[at])).await;
+    let asked = tokio::spawn(async move { ask(container, "outside.example").await });
+    let (mut lost, mut again) = ([0; 512], [0; 512]);
+    let (_, first) = timeout(HANG, resolver.recv_from(&mut lost)).await.unwrap().unwrap();
+    let (len, second) = timeout(HANG, resolver.recv_from(&mut again)).await.unwrap().unwrap();
+    // One id and one port: two of each would be twice as easy to guess.
+    assert_eq!((first, lost), (second, again));
+    resolver.send_to(&answer(&again[..len], ResponseCode::NoError, OUTSIDE, 1), second).await.unwrap();
+    assert_eq!(addresses(&asked.await.unwrap()), [OUTSIDE]);
+}
+
 /// The best of a few, for a busy machine.
 #[tokio::test]
 async fn a_dead_first_resolver_costs_300_ms_and_all_dead_are_said_within_2_s() {
@@ -211,8 +227,11 @@ async fn ids_and_source_ports_can_not_be_foretold() {
     let (_server, at) = serving(view(&[], &[upstream.at])).await;
     let askers = (0..16).map(|_| async move {
         let socket = asker(at).await;
+        let mut asked = message("outside.example", RecordType::A, None);
+        // Whatever the container chooses, the id outside is another.
+        asked.metadata.id = 7;
         for _ in 0..250 {
-            ask_on(&socket, &message("outside.example", RecordType::A, None)).await;
+            ask_on(&socket, &asked).await;
         }
     });
     let askers: Vec<_> = askers.map(tokio::spawn).collect();
