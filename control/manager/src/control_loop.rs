@@ -68,7 +68,11 @@ async fn step(db: &Db, reported: &mut Vec<String>) -> Duration {
             until(plan.next_wakeup, Timestamp::now())
         }
         Ok(Err(error)) => {
-            tracing::error!("the plan could not be written: {error}");
+            let problem = format!("the plan could not be written: {error}");
+            if !reported.contains(&problem) {
+                tracing::error!("{problem}");
+            }
+            *reported = vec![problem];
             RETRY
         }
         Err(panicked) => {

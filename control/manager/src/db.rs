@@ -43,7 +43,7 @@ pub enum UpdateError<E> {
     /// The caller's own reason not to write.
     #[error(transparent)]
     Refused(E),
-    #[error("nothing was written: {0}")]
+    #[error(transparent)]
     Store(StoreError),
     #[error("nothing was written: {0}")]
     Reload(OpenError),
@@ -115,6 +115,19 @@ impl Db {
         }
         self.swap_in(next);
         Ok(())
+    }
+
+    /// Why nothing can be written at present. The latest state stays readable.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.inner.store.trouble()
+    }
+
+    /// Tries to make the store fit for writes again after one that failed, and wakes whoever waits for changes.
+    /// Blocks.
+    pub fn recover(&self) -> Result<(), OpenError> {
+        let _writer = self.lock_writer();
+        self.inner.store.recover()?;
+        self.catch_up(&self.state())
     }
 
     /// Gives up the store's files. The latest state stays readable, updates fail.

@@ -1,6 +1,7 @@
 //! A manager as the daemon holds it: made or opened from its directory, started, asked, stopped.
 
 mod init;
+mod room;
 
 pub use self::init::{InitError, InitOptions};
 
@@ -116,6 +117,13 @@ impl Manager {
         tasks.spawn(server::watch_drains(self.core.clone()));
         tasks.spawn(server::serve(self.core.clone(), listener, config));
         tasks.spawn(renew_certificate(self.core.clone(), certificate));
+        let (db, stopped) = (self.core.db.clone(), self.core.stopped());
+        tasks.spawn(async {
+            tokio::select! {
+                () = room::watch(db) => {}
+                () = stopped => {}
+            }
+        });
         tasks.spawn(control_loop::run(self.core.db.clone(), self.core.stop_receiver()));
 
         *running = Some(Running { addr, tasks });

@@ -61,12 +61,14 @@ pub enum Event {
     Delete { key: String },
 }
 
-/// The store cannot be read or written: its disk is full or broken, or its file is damaged.
+/// The store cannot be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the cluster's store failed to {action}: {source}")]
-pub struct StoreError {
-    pub action: &'static str,
-    pub source: Arc<dyn std::error::Error + Send + Sync>,
+pub enum StoreError {
+    #[error("no space left on {path}: the cluster is read-only until there is room")]
+    Full { path: String },
+    /// Its disk is broken, or its file is damaged.
+    #[error("the cluster's store failed to {action}: {source}")]
+    Failed { action: &'static str, source: Arc<dyn std::error::Error + Send + Sync> },
 }
 
 pub trait Store: Send + Sync {
@@ -80,6 +82,12 @@ pub trait Store: Send + Sync {
 
     /// The commits from `revision` on, past ones first.
     fn watch(&self, revision: u64) -> Watch;
+
+    /// Why the last write failed, while none has gone through since. What was read before stays true meanwhile.
+    fn trouble(&self) -> Option<StoreError>;
+
+    /// Makes the store fit for writes again after one that failed, if its disk lets it. Does nothing otherwise.
+    fn recover(&self) -> Result<(), StoreError>;
 
     /// Gives up the files once calls under way have ended, whoever still holds the store. Later calls
     /// that need them fail.

@@ -3,9 +3,13 @@
 use super::history::History;
 use super::{Commit, Entry, Event, Listing, Outcome, Store, StoreError, Txn, Watch};
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Builder, CommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, TableError, TransactionError,
+};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Key → revision of its last write (8 bytes, big-endian), then the value.
 const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
@@ -18,6 +22,8 @@ type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send + Sync>;
 pub struct RedbStore {
     file: RwLock<File>,
     open: Opener,
+    /// What people call the file.
+    path: String,
     history: Arc<History>,
     /// Held from before a transaction until watchers can see it, so that they see commits in order.
     writer: Mutex<()>,
@@ -27,7 +33,10 @@ enum File {
     Open(Database),
     /// This transaction failed. redb refuses every further one until it is opened anew, also when the disk has room
     /// again.
-    Failed(Txn),
+    Failed {
+        txn: Txn,
+        error: StoreError,
+    },
     Closed,
 }
 
@@ -50,7 +59,7 @@ impl RedbStore {
             DatabaseError::DatabaseAlreadyOpen => RedbOpenError::InUse { path: path.to_owned() },
             source => RedbOpenError::Open { path: path.to_owned(), source },
         })?;
-        Ok(Self::new(database, open)?)
+        Ok(Self::new(database, open, path.display().to_string())?)
     }
 
     /// A store that is gone with the process.
@@ -61,10 +70,10 @@ impl RedbStore {
     /// A store in whatever `open` opens, which is called again after a write that failed.
     pub(crate) fn opened_by(open: Opener) -> Result<Self, StoreError> {
         let database = open().map_err(failed("open"))?;
-        Self::new(database, open)
+        Self::new(database, open, "memory".to_owned())
     }
 
-    fn new(mut database: Database, open: Opener) -> Result<Self, StoreError> {
+    fn new(mut database: Database, open: Opener, path: String) -> Result<Self, StoreError> {
         match database.check_integrity() {
             Ok(true) => {}
             Ok(false) => return Err(failed("open")(Damaged)),
@@ -74,6 +83,7 @@ impl RedbStore {
         Ok(Self {
             file: RwLock::new(File::Open(database)),
             open,
+            path,
             history: History::new(revision),
             writer: Mutex::new(()),
         })
@@ -82,18 +92,19 @@ impl RedbStore {
     fn with<T>(&self, action: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
         match &*self.file.read().unwrap_or_else(PoisonError::into_inner) {
             File::Open(database) => action(database),
-            File::Failed(_) => Err(failed("answer")(Unusable::Failed)),
-            File::Closed => Err(failed("answer")(Unusable::Closed)),
+            File::Failed { error, .. } => Err(error.clone()),
+            File::Closed => Err(failed("answer")(Closed)),
         }
     }
 
     /// Opens the file again after a write that failed, which brings it back to the last whole commit. That is the
     /// failed one where only its acknowledgement was lost: then watchers are told now.
-    fn recover(&self) -> Result<(), StoreError> {
+    fn reopen(&self) -> Result<(), StoreError> {
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
-        let File::Failed(txn) = &*file else { return Ok(()) };
+        let File::Failed { txn, .. } = &*file else { return Ok(()) };
         let database = (self.open)().map_err(failed("recover from a failed write"))?;
         let revision = create_tables(&database)?;
+        prove_writable(&database, revision)?;
         if revision == self.history.next() {
             self.history.push(Commit { revision, events: events(txn.clone()) });
         }
@@ -101,12 +112,50 @@ impl RedbStore {
         Ok(())
     }
 
-    fn fail(&self, txn: Txn) {
+    fn fail(&self, txn: Txn, error: StoreError) {
         let mut file = self.file.write().unwrap_or_else(PoisonError::into_inner);
         if matches!(*file, File::Open(_)) {
-            *file = File::Failed(txn);
+            *file = File::Failed { txn, error };
         }
     }
+
+    /// The error as people can act on it.
+    fn named(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Failed { source, .. } if is_out_of_room(source.as_ref()) => {
+                StoreError::Full { path: self.path.clone() }
+            }
+            error => error,
+        }
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// redb's errors do not pass on their source, so that it is looked for in the types they come in.
+fn is_out_of_room(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    let storage = error
+        .downcast_ref::<StorageError>()
+        .or_else(|| match error.downcast_ref()? {
+            CommitError::Storage(error) => Some(error),
+            _ => None,
+        })
+        .or_else(|| match error.downcast_ref()? {
+            TransactionError::Storage(error) => Some(error),
+            _ => None,
+        })
+        .or_else(|| match error.downcast_ref()? {
+            TableError::Storage(error) => Some(error),
+            _ => None,
+        })
+        .or_else(|| match error.downcast_ref()? {
+            DatabaseError::Storage(error) => Some(error),
+            _ => None,
+        });
+    let Some(StorageError::Io(error)) = storage else { return false };
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,12 +163,8 @@ impl RedbStore {
 struct Damaged;
 
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
-    #[error("a write failed, and none has gone through since")]
-    Failed,
-    #[error("it was closed")]
-    Closed,
-}
+#[error("it was closed")]
+struct Closed;
 
 impl Store for RedbStore {
     fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
@@ -131,17 +176,29 @@ impl Store for RedbStore {
     }
 
     fn txn(&self, txn: Txn) -> Result<Outcome, StoreError> {
-        let _writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        self.recover()?;
-        let outcome = self.with(|database| commit(database, &txn));
+        let _writer = self.lock_writer();
+        self.reopen().map_err(|error| self.named(error))?;
+        let outcome = self.with(|database| commit(database, &txn)).map_err(|error| self.named(error));
         match &outcome {
             Ok(Outcome::Committed(revision)) => {
                 self.history.push(Commit { revision: *revision, events: events(txn) });
             }
             Ok(Outcome::Conflict { .. }) => {}
-            Err(_) => self.fail(txn),
+            Err(error) => self.fail(txn, error.clone()),
         }
         outcome
+    }
+
+    fn trouble(&self) -> Option<StoreError> {
+        match &*self.file.read().unwrap_or_else(PoisonError::into_inner) {
+            File::Failed { error, .. } => Some(error.clone()),
+            File::Open(_) | File::Closed => None,
+        }
+    }
+
+    fn recover(&self) -> Result<(), StoreError> {
+        let _writer = self.lock_writer();
+        self.reopen().map_err(|error| self.named(error))
     }
 
     fn watch(&self, revision: u64) -> Watch {
@@ -216,6 +273,17 @@ fn create_tables(database: &Database) -> Result<u64, StoreError> {
     Ok(0)
 }
 
+/// Writes what is there already: a disk may let itself be read and not written.
+fn prove_writable(database: &Database, revision: u64) -> Result<(), StoreError> {
+    let write = database.begin_write().map_err(failed("write"))?;
+    write
+        .open_table(COUNTERS)
+        .map_err(failed("write"))?
+        .insert(REVISION, revision)
+        .map_err(failed("write"))?;
+    write.commit().map_err(failed("commit"))
+}
+
 fn first_conflict(
     objects: &impl ReadableTable<&'static str, &'static [u8]>,
     compare: &[(String, u64)],
@@ -255,5 +323,5 @@ fn events(txn: Txn) -> Vec<Event> {
 }
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(action: &'static str) -> impl Fn(E) -> StoreError {
-    move |source| StoreError { action, source: Arc::new(source) }
+    move |source| StoreError::Failed { action, source: Arc::new(source) }
 }

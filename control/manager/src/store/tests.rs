@@ -126,10 +126,15 @@ fn a_full_disk_refuses_writes_until_it_has_room_again() {
     let store = on(&disk).unwrap();
     let first = commit(&store, put("a", "1"));
     disk.set_full(true);
+    let sentence = "no space left on memory: the cluster is read-only until there is room";
     for _ in 0..3 {
-        assert!(store.txn(put("a", "2")).is_err());
+        assert_eq!(store.txn(put("a", "2")).unwrap_err().to_string(), sentence);
+        assert_eq!(store.recover().unwrap_err().to_string(), sentence);
     }
+    assert_eq!(store.trouble().unwrap().to_string(), sentence);
     disk.set_full(false);
+    store.recover().unwrap();
+    assert!(store.trouble().is_none());
     let second = commit(&store, put_if("a", first, "3"));
     assert_eq!(second, first + 1);
     assert_eq!(store.get("a").unwrap().unwrap().value, b"3");
