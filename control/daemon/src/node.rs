@@ -367,9 +367,10 @@ impl Node {
         self.current(|current| current.error.clone()).or_else(|| self.agent.status().last_error)
     }
 
-    /// What of this host keeps parts of the network from working.
+    /// What keeps the cluster from being changed, and what of this host keeps parts of the network from working.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.agent.status().warnings
+        let trouble = self.manager().and_then(|manager| manager.db().trouble());
+        trouble.map(|trouble| trouble.to_string()).into_iter().chain(self.agent.status().warnings).collect()
     }
 
     /// The managers this node knows of; the id where it is this node's own.

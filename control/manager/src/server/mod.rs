@@ -156,7 +156,8 @@ impl ManagerCore {
 struct WriteFailed;
 
 fn log_failure<E>(error: &dyn std::fmt::Display) -> Option<E> {
-    tracing::error!(%error, "a node's report could not be written");
+    // Whoever looks after the store says it once, and loudly.
+    tracing::debug!(%error, "a node's report could not be written");
     None
 }
 

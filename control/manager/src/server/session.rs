@@ -8,9 +8,11 @@ mod assigning;
 mod attach;
 mod inbound;
 mod logs;
+mod unwritten;
 
 use self::inbound::Inbound;
 use self::logs::LogReaders;
+use self::unwritten::{Report, Unwritten};
 use super::connection::Body;
 use super::sessions::{Command, Registered};
 use super::{ManagerCore, reports};
@@ -119,7 +121,7 @@ async fn serve(
     // Registered before Hello is written, so that the end of an older session cannot undo it.
     let Registered { generation, commands } = core.sessions.register(&node);
     let (revision, drained) = (core.db.watch(), core.drained_receiver());
-    let (sent, coverage, logs) = Default::default();
+    let (sent, coverage, logs, unwritten) = Default::default();
     let mut session = Session {
         core,
         node: node.clone(),
@@ -131,6 +133,7 @@ async fn serve(
         sent,
         coverage,
         logs,
+        unwritten,
     };
     let end = match session.begin(hello, addr).await {
         Ok(()) => session.turn_until_end().await,
@@ -167,12 +170,14 @@ struct Session<'a> {
     sent: Option<Desired>,
     coverage: Coverage,
     logs: LogReaders,
+    unwritten: Unwritten,
 }
 
 enum Turn {
     Message(ToManager),
     Command(Command),
     Assign,
+    ReportAgain,
 }
 
 impl Session<'_> {
@@ -180,12 +185,7 @@ impl Session<'_> {
         tracing::info!(node = %self.node, %addr, "session begins");
         self.core.connected(&self.node);
         self.core.drains().begins(&self.node);
-        let node = self.node.clone();
-        let written = self
-            .core
-            .try_write(move |state| reports::connected(state, &node, &hello, addr, Timestamp::now()))
-            .await;
-        written.map_err(|error| error.map_or(SessionEnd::Store, SessionEnd::Removed))?;
+        self.report(Report::Hello(Box::new(hello), addr)).await?;
         let heartbeat_ms = self.core.heartbeat.as_millis() as u64;
         self.send(&ToAgent::Welcome { heartbeat_ms }).await?;
         self.assign().await
@@ -208,6 +208,7 @@ impl Session<'_> {
                     false => continue,
                 },
                 () = tokio::time::sleep_until(assigned_at + ASSIGNMENT_INTERVAL), if due => Ok(Turn::Assign),
+                () = self.unwritten.due() => Ok(Turn::ReportAgain),
                 () = self.core.stopped() => Err(SessionEnd::Stopping),
             };
             let done = match turn {
@@ -219,6 +220,7 @@ impl Session<'_> {
                     assigned_at = tokio::time::Instant::now();
                     done
                 }
+                Ok(Turn::ReportAgain) => self.report_again().await,
                 Err(end) => Err(end),
             };
             if let Err(end) = done {
@@ -230,7 +232,6 @@ impl Session<'_> {
     /// One message of the node.
     async fn take(&mut self, message: ToManager) -> Result<(), SessionEnd> {
         self.core.liveness().heard(&self.node, Instant::now());
-        let node = self.node.clone();
         match message {
             ToManager::Hello(_) => return Err(SessionEnd::Protocol("Hello came twice".to_owned())),
             ToManager::Heartbeat => {}
@@ -240,20 +241,11 @@ impl Session<'_> {
             }
             ToManager::Applied { revision } => self.applied(revision),
             ToManager::TaskStatuses { sequence, statuses } => {
-                let change = move |state: &_| reports::statuses(state, &node, &statuses, Timestamp::now());
-                self.core.write(change).await.map_err(|_logged| SessionEnd::Store)?;
-                self.send(&ToAgent::StatusAccepted { sequence }).await?;
+                self.report(Report::Statuses { sequence, statuses }).await?;
             }
-            ToManager::PortConflicts(conflicts) => {
-                let change =
-                    move |state: &_| reports::port_conflicts(state, &node, &conflicts, Timestamp::now());
-                self.core.write(change).await.map_err(|_logged| SessionEnd::Store)?;
-            }
+            ToManager::PortConflicts(conflicts) => self.report(Report::Conflicts(conflicts)).await?,
             ToManager::Attach(request) => self.attach(request).await?,
-            ToManager::Detach { task } => {
-                let change = move |state: &_| reports::detached(state, &node, &task);
-                self.core.write(change).await.map_err(|_logged| SessionEnd::Store)?;
-            }
+            ToManager::Detach { task } => self.report(Report::Detach(task)).await?,
             ToManager::Log { request, lines } => {
                 if !self.logs.lines(request, lines) {
                     self.send(&ToAgent::StopLogs { request }).await?;

@@ -7,6 +7,7 @@ use redb::{
     Builder, CommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
     TableDefinition, TableError, TransactionError,
 };
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -46,19 +47,72 @@ pub enum RedbOpenError {
     InUse { path: PathBuf },
     #[error("cannot open the cluster's store {path}: {source}")]
     Open { path: PathBuf, source: DatabaseError },
+    #[error(
+        "the cluster's store {path} is damaged ({source}): put a copy of the file in its place, \
+         or begin anew with `skep swarm leave --force` and `skep swarm init`"
+    )]
+    Damaged { path: PathBuf, source: DatabaseError },
+    #[error("cannot create the cluster's store {path}: {source}")]
+    Create { path: PathBuf, source: CreateError },
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error(transparent)]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    Redb(#[from] DatabaseError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads everything once and compares checksums: redb itself does not look at what a drive returns.
+fn checked(mut database: Database) -> Result<Database, DatabaseError> {
+    match database.check_integrity()? {
+        true => Ok(database),
+        false => Err(StorageError::Corrupted("its last commit cannot be read".to_owned()).into()),
+    }
+}
+
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+/// Makes an empty store under another name first: what a crash leaves of a creation is no store.
+fn create(path: &Path) -> Result<(), CreateError> {
+    let partial = path.with_extension("partial");
+    match fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    create_tables(&Database::create(&partial)?)?;
+    fs::rename(&partial, path)?;
+    Ok(fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?)
 }
 
 impl RedbStore {
     /// Opens the store in the file `path`, which is created if it isn't there.
     pub fn open(path: &Path) -> Result<Self, RedbOpenError> {
+        let path_owned = path.to_owned();
+        let refused = |source| match source {
+            DatabaseError::DatabaseAlreadyOpen => RedbOpenError::InUse { path: path_owned },
+            source if is_damage(&source) => RedbOpenError::Damaged { path: path_owned, source },
+            source => RedbOpenError::Open { path: path_owned, source },
+        };
+        if !path.exists() {
+            create(path).map_err(|source| RedbOpenError::Create { path: path.to_owned(), source })?;
+        }
         let file = path.to_owned();
-        let open: Opener = Box::new(move || Database::create(&file));
-        let database = open().map_err(|source| match source {
-            DatabaseError::DatabaseAlreadyOpen => RedbOpenError::InUse { path: path.to_owned() },
-            source => RedbOpenError::Open { path: path.to_owned(), source },
-        })?;
+        let open: Opener = Box::new(move || Database::open(&file));
+        let database = open().and_then(checked).map_err(refused)?;
         Ok(Self::new(database, open, path.display().to_string())?)
     }
 
@@ -69,16 +123,11 @@ impl RedbStore {
 
     /// A store in whatever `open` opens, which is called again after a write that failed.
     pub(crate) fn opened_by(open: Opener) -> Result<Self, StoreError> {
-        let database = open().map_err(failed("open"))?;
+        let database = open().and_then(checked).map_err(failed("open"))?;
         Self::new(database, open, "memory".to_owned())
     }
 
-    fn new(mut database: Database, open: Opener, path: String) -> Result<Self, StoreError> {
-        match database.check_integrity() {
-            Ok(true) => {}
-            Ok(false) => return Err(failed("open")(Damaged)),
-            Err(source) => return Err(failed("open")(source)),
-        }
+    fn new(database: Database, open: Opener, path: String) -> Result<Self, StoreError> {
         let revision = create_tables(&database)?;
         Ok(Self {
             file: RwLock::new(File::Open(database)),
@@ -157,10 +206,6 @@ fn is_out_of_room(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bo
     let Some(StorageError::Io(error)) = storage else { return false };
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("its file is damaged")]
-struct Damaged;
 
 #[derive(Debug, thiserror::Error)]
 #[error("it was closed")]

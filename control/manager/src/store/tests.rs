@@ -109,6 +109,27 @@ fn a_second_daemon_on_the_same_file_is_told_what_to_do() {
 }
 
 #[test]
+fn a_creation_that_was_interrupted_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cluster.redb");
+    std::fs::write(dir.path().join("cluster.partial"), vec![0; 4_096]).unwrap();
+    commit(&RedbStore::open(&path).unwrap(), put("a", "1"));
+    assert_eq!(RedbStore::open(&path).unwrap().get("a").unwrap().unwrap().value, b"1");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_damaged_file_is_refused_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cluster.redb");
+    for damaged in [Vec::new(), vec![7; 100_000]] {
+        std::fs::write(&path, damaged).unwrap();
+        let error = RedbStore::open(&path).err().unwrap().to_string();
+        assert!(error.contains("is damaged") && error.contains("swarm leave --force"), "{error}");
+    }
+}
+
+#[test]
 fn a_closed_store_gives_up_its_file_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");

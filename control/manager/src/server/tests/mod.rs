@@ -1,6 +1,7 @@
 //! A manager on loopback with nodes that are played by the tests.
 
 mod client;
+mod full;
 mod joining;
 mod logs;
 mod sessions;
