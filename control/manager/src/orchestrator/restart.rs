@@ -145,7 +145,7 @@ pub(crate) fn successor(spec: &TaskSpec, place: &[&Task], ended: &Task, now: Tim
 
 /// The latest moment a wait that has begun by `now` ends.
 pub(crate) fn delayed(spec: &TaskSpec, now: Timestamp) -> Timestamp {
-    now.checked_add(RestartPolicy::of_or_default(spec).delay).unwrap_or(Timestamp::MAX)
+    now.checked_add(RestartPolicy::of_or_default(spec).delay.max(MIN_PERIOD)).unwrap_or(Timestamp::MAX)
 }
 
 /// Whether a slot or node, whose tasks are `place` (oldest first), is served or done for good.
