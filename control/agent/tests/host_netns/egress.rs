@@ -3,7 +3,7 @@
 use crate::world::{HOST, OUTSIDE, World, connect, is_silent, listen, sh};
 use skep_agent::host::{Host, Sandbox, SandboxNetns, SandboxSpec};
 
-async fn container(host: &Host, id: &str) -> Sandbox {
+pub(crate) async fn container(host: &Host, id: &str) -> Sandbox {
     let id = id.to_owned();
     let spec = SandboxSpec { id, netns: SandboxNetns::New, interfaces: Vec::new(), egress: true, dns: false };
     host.create_sandbox(spec).await.unwrap()

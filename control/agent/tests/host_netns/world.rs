@@ -3,7 +3,7 @@
 use skep_agent::host::netns::Netns;
 use skep_agent::host::{Host, HostConfig, Underlay};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -98,6 +98,25 @@ pub(crate) async fn listen(netns: &Netns, addr: &str) -> TcpListener {
 pub(crate) async fn connect(netns: &Netns, to: impl Into<SocketAddr>) -> io::Result<TcpStream> {
     let to = to.into();
     netns.run(move || TcpStream::connect_timeout(&to, PATIENCE)).await
+}
+
+/// Packets the rules of Skep's tables with this comment have dropped.
+pub(crate) fn dropped(host: &Netns, why: &str) -> u64 {
+    let rules =
+        sh(host, "nft list table inet skep; nft list table bridge skep; nft list table inet skep_quota");
+    let of_them = rules.lines().filter(|line| line.contains(&format!("comment \"{why}\"")));
+    let count = |line: &str| line.split("packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    of_them.map(|line| count(line).expect("each has a counter")).sum()
+}
+
+/// Whether a datagram that `from` sends gets to a server there.
+pub(crate) async fn arrives(from: &Netns, server: &Netns, to: impl Into<SocketAddr>) -> bool {
+    let to = to.into();
+    let receiver = server.run(move || UdpSocket::bind(("0.0.0.0", to.port()))).await.unwrap();
+    receiver.set_read_timeout(Some(SILENCE)).unwrap();
+    // Refused by the sender's own host, or underway.
+    let _ = from.run(move || UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", to)).await;
+    receiver.recv(&mut [0; 1]).is_ok()
 }
 
 /// That nothing answers: neither an accept nor a refusal.
