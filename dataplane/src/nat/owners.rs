@@ -17,7 +17,7 @@ const BUCKETS: usize = 4096;
 /// Flows of each kind that every owner may have, however little room there is.
 const GUARANTEED: usize = 256;
 
-/// The part of the free slots that one owner's tentative flows may take up.
+/// The part of the slots without a live flow that one owner's tentative flows may take up.
 const TENTATIVE_PART: usize = 4;
 
 /// An owner's bucket.
@@ -35,14 +35,15 @@ pub(super) struct Owner {
 pub(super) struct Owners {
     seed: u64,
     buckets: Box<[Owner]>,
-    /// Lasting flows of all owners.
+    /// Of all owners; flows that are over are neither.
+    tentative: usize,
     lasting: usize,
 }
 
 impl Owners {
     pub(super) fn new(seed: u64) -> Self {
         let nobody = Owner { tentative: 0, lasting: 0, queue: Queue::EMPTY };
-        Self { seed, buckets: vec![nobody; BUCKETS].into_boxed_slice(), lasting: 0 }
+        Self { seed, buckets: vec![nobody; BUCKETS].into_boxed_slice(), tentative: 0, lasting: 0 }
     }
 
     pub(super) fn of(&self, flow: &Flow) -> OwnerId {
@@ -58,6 +59,7 @@ impl Owners {
     pub(super) fn add(&mut self, id: OwnerId, phase: Phase) {
         if phase.is_tentative() {
             self.owner(id).tentative += 1;
+            self.tentative += 1;
         } else if phase.is_lasting() {
             self.owner(id).lasting += 1;
             self.lasting += 1;
@@ -68,6 +70,7 @@ impl Owners {
     pub(super) fn subtract(&mut self, id: OwnerId, phase: Phase) {
         if phase.is_tentative() {
             self.owner(id).tentative -= 1;
+            self.tentative -= 1;
         } else if phase.is_lasting() {
             self.owner(id).lasting -= 1;
             self.lasting -= 1;
@@ -80,9 +83,10 @@ impl Owners {
         (self.buckets[usize::from(id.0)].lasting as usize) < left.max(GUARANTEED)
     }
 
-    /// The flow that gives way to a new one of the same owner, with `free` slots left.
-    pub(super) fn displaced(&self, id: OwnerId, free: usize) -> Option<u32> {
+    /// The flow that gives way to a new one of the same owner, in a table for `capacity` flows.
+    pub(super) fn displaced(&self, id: OwnerId, capacity: usize) -> Option<u32> {
         let owner = &self.buckets[usize::from(id.0)];
+        let free = capacity.saturating_sub(self.tentative + self.lasting);
         let limit = (free / TENTATIVE_PART).max(GUARANTEED);
         if (owner.tentative as usize) < limit { None } else { owner.queue.oldest() }
     }

@@ -229,7 +229,7 @@ impl FlowTable {
         if !self.owners.has_share(owner, self.capacity()) {
             return Err(NoRoom::Share);
         }
-        let own = self.owners.displaced(owner, self.capacity() - self.used).map(FlowId);
+        let own = self.owners.displaced(owner, self.capacity()).map(FlowId);
         let others = || if self.free == NONE { self.evictable(now).map(Some) } else { Some(None) };
         let Some(victim) = own.map(Some).or_else(others) else { return Err(NoRoom::Full) };
         if let Some(victim) = victim {
@@ -435,6 +435,21 @@ mod tests {
         assert_eq!(table.displaced(), 18_000);
         table.expire(19_999 + Phase::Opening.timeout());
         assert_eq!((table.len(), table.next_expiry()), (0, None));
+    }
+
+    #[test]
+    fn what_is_over_takes_up_nobodys_part() {
+        const ROOM: usize = 10_000;
+        let mut table = FlowTable::new(1, ROOM);
+        for n in 0..ROOM as u16 {
+            let id = table.insert(balanced(n, ipv4::TCP), 0).unwrap();
+            table.update(id, 0, |flow| flow.advance(Direction::Reverse, &tcp(tcp::RST)));
+        }
+        for n in 20_000..21_000 {
+            table.insert(balanced(n, ipv4::TCP), 1).unwrap();
+        }
+        assert!((20_000..21_000).all(|n| has(&table, n)));
+        assert_eq!(table.len(), ROOM);
     }
 
     /// What a lookup costs is the length of its chain; the ports are as regular as a flood makes them.
