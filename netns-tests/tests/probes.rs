@@ -1,0 +1,102 @@
+//! Path probes between two packet threads, and what the kernel's own VXLAN makes of them.
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::Netns;
+use skep_dataplane::io::{Handle, Worker, WorkerConfig};
+use skep_dataplane::snapshot::Snapshot;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const LEFT: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+const RIGHT: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
+const PORT: u16 = 4789;
+/// Far beyond the second it takes: a machine busy with other tests is what the local back-off is for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who does not answer, each time that changes.
+type Silent = Receiver<Vec<Ipv4Addr>>;
+
+fn underlay() -> Result<(Netns, Netns)> {
+    let (left, right) = (Netns::new()?, Netns::new()?);
+    left.veth("underlay", &right, "underlay")?;
+    left.run("ip addr add 192.168.77.1/24 dev underlay")?;
+    right.run("ip addr add 192.168.77.2/24 dev underlay")?;
+    Ok((left, right))
+}
+
+fn watch(host: &Netns, vtep: Ipv4Addr, peer: Ipv4Addr) -> Result<(Handle, Silent)> {
+    let (said, heard) = channel();
+    let config = WorkerConfig { vtep, port: PORT, seed: 1 };
+    let handle = host.enter(|| Worker::spawn(config, move |silent| _ = said.send(silent.to_vec())))??;
+    handle.publish(Arc::new(Snapshot { vteps: vec![peer], ..Snapshot::default() }))?;
+    Ok((handle, heard))
+}
+
+#[test]
+fn each_side_notices_a_path_that_is_shut_in_one_direction() -> Result<()> {
+    let (left, right) = underlay()?;
+    let (left_handle, left_heard) = watch(&left, LEFT, RIGHT)?;
+    let (right_handle, right_heard) = watch(&right, RIGHT, LEFT)?;
+    let next = |heard: &Silent| heard.recv_timeout(PATIENCE).context("nothing was said");
+    for direction in ["input", "output"] {
+        netns_tests::lab::eventually(PATIENCE, "both to answer", || {
+            both_answer(&left_handle, &right_handle)
+        })?;
+        while left_heard.try_recv().is_ok() || right_heard.try_recv().is_ok() {}
+        right.run("nft add table inet shut")?;
+        right.run(&format!("nft add chain inet shut path {{ type filter hook {direction} priority 0; }}"))?;
+        right.run("nft add rule inet shut path udp dport 4789 drop")?;
+        ensure!(next(&left_heard)? == [RIGHT] && next(&right_heard)? == [LEFT]);
+        right.run("nft delete table inet shut")?;
+        ensure!(next(&left_heard)?.is_empty() && next(&right_heard)?.is_empty());
+    }
+    let stats = left_handle.stats()?.engine;
+    ensure!(stats.drops.iter().all(|(_, count)| *count == 0), "{:?}", stats.drops);
+    Ok(())
+}
+
+fn both_answer(left: &Handle, right: &Handle) -> Result<bool> {
+    let answers = |handle: &Handle| -> Result<bool> {
+        Ok(handle.stats()?.engine.paths.iter().all(|path| path.answered > 0 && !path.silent))
+    };
+    Ok(answers(left)? && answers(right)?)
+}
+
+/// A vxlan device of any kind takes no probe for a frame, not even with a frame in it and VNI 0 for its own.
+#[test]
+fn a_kernel_vtep_drops_probes_whatever_extensions_it_has() -> Result<()> {
+    for extension in ["", "gbp"] {
+        let (left, right) = underlay()?;
+        right.run(&format!(
+            "ip link add vx0 address 02:42:0a:09:00:02 type vxlan id 0 dstport {PORT} local {RIGHT} nolearning {extension}"
+        ))?;
+        right.run("ip link set vx0 up")?;
+        let socket = left.enter(|| UdpSocket::bind((LEFT, PORT)))??;
+        let mut probe = vec![8, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8];
+        socket.send_to(&probe, (RIGHT, PORT))?;
+        // As if a frame followed: broadcast, so that the device would take it.
+        probe.truncate(8);
+        probe.extend([0xff; 6]);
+        probe.extend([0x02, 0x42, 0x0a, 0x09, 0, 1, 8, 0]);
+        probe.extend([
+            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 0, 1, 0, 2, 0, 8, 0, 0,
+        ]);
+        socket.send_to(&probe, (RIGHT, PORT))?;
+        // The same as a frame of a plain network is taken, and tells that the device has seen those before it.
+        probe[7] = 0;
+        socket.send_to(&probe, (RIGHT, PORT))?;
+        netns_tests::lab::eventually(PATIENCE, "the frame to be counted", || Ok(received(&right)? > 0))?;
+        ensure!(received(&right)? == 1, "with `{extension}`: {}", right.run("ip -s link show vx0")?);
+    }
+    Ok(())
+}
+
+/// Packets the device took; /sys may show another namespace's interfaces.
+fn received(host: &Netns) -> Result<u64> {
+    let text = host.run("ip -s link show vx0")?;
+    let mut lines = text.lines().skip_while(|line| !line.trim_start().starts_with("RX:"));
+    let numbers = lines.nth(1).context("the RX line")?;
+    Ok(numbers.split_whitespace().nth(1).context("packets")?.parse()?)
+}
