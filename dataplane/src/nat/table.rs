@@ -315,13 +315,15 @@ fn unchain(head: &mut u32, slots: &mut [Slot], at: u32, link: impl Fn(&mut Slot)
 }
 
 #[cfg(test)]
+mod against_a_map;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::nat::flow::Direction;
     use crate::packet::Transport;
     use crate::wire::ipv4;
     use crate::wire::tcp::{self, Segment};
-    use proptest::prelude::*;
 
     fn tuple(n: u16, protocol: u8) -> Tuple {
         Tuple {
@@ -471,76 +473,5 @@ mod tests {
         assert!(longest(&table.forward, |slot| slot.next_forward) <= Some(12));
         assert!(longest(&table.reverse, |slot| slot.next_reverse) <= Some(12));
         assert!(table.len() > CAPACITY / 10 * 9, "{} flows", table.len());
-    }
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Open(u16),
-        Answer(u16),
-        Close(u16),
-        Wait(u64),
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            3 => (0u16..12).prop_map(Step::Open),
-            2 => (0u16..12).prop_map(Step::Answer),
-            1 => (0u16..12).prop_map(Step::Close),
-            2 => (1u64..40_000).prop_map(Step::Wait),
-        ]
-    }
-
-    proptest! {
-        /// The model: which UDP flows are there, when each was last seen, and whether it was answered.
-        #[test]
-        fn behaves_like_a_list_of_flows(steps in prop::collection::vec(step(), 1..200)) {
-            const ROOM: usize = 8;
-            let mut table = FlowTable::new(3, ROOM);
-            let mut model: Vec<(u16, u64, bool)> = Vec::new();
-            let mut now = 0;
-            for step in steps {
-                match step {
-                    Step::Open(n) => {
-                        if model.iter().any(|(m, ..)| *m == n) || model.len() == ROOM {
-                            continue;
-                        }
-                        table.insert(balanced(n, ipv4::UDP), now).unwrap();
-                        model.push((n, now, false));
-                    }
-                    Step::Answer(n) => {
-                        let id = table.find_reverse(&balanced(n, ipv4::UDP).reverse());
-                        let known = model.iter_mut().find(|(m, ..)| *m == n);
-                        prop_assert_eq!(id.is_some(), known.is_some());
-                        let (Some(id), Some(known)) = (id, known) else { continue };
-                        let udp = Transport::Udp { src_port: 80, dst_port: n };
-                        table.update(id, now, |flow| flow.advance(Direction::Reverse, &udp));
-                        if !known.2 || now - known.1 >= GRANULARITY {
-                            *known = (n, now, true);
-                        }
-                    }
-                    Step::Close(n) => {
-                        let id = table.find_forward(&tuple(n, ipv4::UDP), None);
-                        prop_assert_eq!(id.is_some(), model.iter().any(|(m, ..)| *m == n));
-                        if let Some(id) = id {
-                            table.remove(id);
-                            model.retain(|(m, ..)| *m != n);
-                        }
-                    }
-                    Step::Wait(time) => {
-                        now += time;
-                        table.expire(now);
-                        model.retain(|(_, seen, answered)| seen + timeout(*answered) > now);
-                    }
-                }
-                prop_assert_eq!(table.len(), model.len());
-                prop_assert_eq!(table.ids().count(), model.len());
-                let expiry = model.iter().map(|(_, seen, answered)| seen + timeout(*answered)).min();
-                prop_assert_eq!(table.next_expiry(), expiry);
-            }
-        }
-    }
-
-    fn timeout(answered: bool) -> u64 {
-        if answered { Phase::UdpAnswered.timeout() } else { Phase::UdpAsked.timeout() }
     }
 }

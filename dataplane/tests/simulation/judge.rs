@@ -335,6 +335,7 @@ impl Run {
             Err(wrong) => panic!("{}: {wrong}", context()),
         }
         self.figures.turns += u64::from(way.is_turn());
+        self.spoken.insert((seen.src, seen.dst));
         Some(seen)
     }
 
@@ -366,16 +367,12 @@ impl Run {
             "made by an engine: {packet:?}; {input:?}"
         );
         let (to, from) = (packet.dst, packet.src);
-        let is_known = self.heard.contains(&(from, to))
-            || self.heard.contains(&(to, from))
+        let is_known = self.spoken.contains(&(from, to))
+            || self.spoken.contains(&(to, from))
             || self
                 .probes
                 .values()
-                .any(|probe| [(to, from), (from, to)].contains(&(probe.packet.src, probe.packet.dst)))
-            || self
-                .probes
-                .values()
-                .any(|probe| probe.wire == Some((to, from)) || probe.wire == Some((from, to)));
+                .any(|probe| [(to, from), (from, to)].contains(&(probe.packet.src, probe.packet.dst)));
         assert!(is_known, "node {node}: a reset about nothing: {packet:?}");
         let Place::Port(port) = place else { return };
         for conn in &mut self.conns {

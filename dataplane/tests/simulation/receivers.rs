@@ -33,7 +33,6 @@ impl Run {
 
     fn receive_packet(&mut self, at: (Node, u32), frame: &Frame, packet: &Packet, probes: &[u64]) {
         self.check_macs(at, frame);
-        self.heard.insert((packet.src, packet.dst));
         let id = match probes {
             [id] => *id,
             _ => id_in(&packet.payload).unwrap(),

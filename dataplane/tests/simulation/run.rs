@@ -44,8 +44,8 @@ pub(crate) struct Run {
     pub(crate) actors: BTreeMap<(Node, u32), Actor>,
     pub(crate) conns: Vec<Conn>,
     pub(crate) probes: BTreeMap<u64, Probe>,
-    /// Who was heard by whom, as the hearer saw it.
-    pub(crate) heard: BTreeSet<(Socket, Socket)>,
+    /// The ends of what came out of engines.
+    pub(crate) spoken: BTreeSet<(Socket, Socket)>,
     pub(crate) model: Model,
     pub(crate) underlay: Underlay,
     pub(crate) next_port: u32,
@@ -218,7 +218,7 @@ impl Run {
             actors: BTreeMap::new(),
             conns: Vec::new(),
             probes: BTreeMap::new(),
-            heard: BTreeSet::new(),
+            spoken: BTreeSet::new(),
             underlay: Underlay::of(&mut rng),
             next_port: 1,
             next_seq: rng.next() as u32,
