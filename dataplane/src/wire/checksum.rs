@@ -115,5 +115,32 @@ mod tests {
             prop_assert_eq!(Delta::default().word(old, new).full(before), of(&bytes));
             prop_assert_eq!(Delta::default().word(old, new).partial(!before), !of(&bytes));
         }
+
+        /// A translation changes two addresses and two ports at once; all of it, or nothing, or back again.
+        #[test]
+        fn updates_add_up(
+            mut bytes in prop::collection::vec(any::<u8>(), 20..100),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u16>()), 0..8),
+        ) {
+            bytes[0] |= 1;
+            let (sent, before) = (bytes.clone(), of(&bytes));
+            let (mut there, mut back) = (Delta::default(), Delta::default());
+            for (at, new) in changes {
+                let at = 2 + at.index((bytes.len() - 2) / 2) * 2;
+                let old = u16_at(&bytes, at);
+                put_u16(&mut bytes, at, new);
+                there = there.word(old, new);
+                back = back.word(new, old);
+            }
+            prop_assert_eq!(there.full(before), of(&bytes));
+            prop_assert_eq!(there.partial(!before), !of(&bytes));
+            prop_assert_eq!(back.full(there.full(before)), of(&sent));
+        }
+
+        #[test]
+        fn an_address_is_two_words(old in any::<u32>(), new in any::<u32>(), checksum in 1u16..0xffff) {
+            let words = Delta::default().word((old >> 16) as u16, (new >> 16) as u16).word(old as u16, new as u16);
+            prop_assert_eq!(Delta::default().ip(old.into(), new.into()).full(checksum), words.full(checksum));
+        }
     }
 }

@@ -376,4 +376,40 @@ proptest! {
         }
         prop_assert_eq!(Seen::read(&join(&frames(&mut sim, 2, 1))).payload, vec![9; len]);
     }
+    /// In any order, some of them twice, there and back: each side gets the whole, from whom it asked.
+    #[test]
+    fn pieces_in_any_order_make_the_whole(
+        len in 2000usize..9000,
+        size in 75usize..178,
+        order in prop::collection::vec(any::<prop::sample::Index>(), 60),
+    ) {
+        let mut sim = sim();
+        let payload: Vec<u8> = (0..len).map(|n| (n * 13 + n / 255) as u8).collect();
+        let shuffled = |whole: &[u8], id| {
+            // No more than are held for one packet.
+            let mut rest = cut(whole, (size * 8).max(len / 6 / 8 * 8 + 8), id);
+            let mut pieces = Vec::new();
+            for at in &order {
+                if rest.is_empty() {
+                    break;
+                }
+                let piece = rest.remove(at.index(rest.len()));
+                if at.index(4) == 0 {
+                    pieces.push(piece.clone());
+                }
+                pieces.push(piece);
+            }
+            pieces
+        };
+        for piece in shuffled(&from_to(CLIENT, VIP).udp(4000, 53, &payload), 7) {
+            sim.send(1, 1, &piece);
+        }
+        let asked = Seen::read(&join(&frames(&mut sim, 2, 1)));
+        prop_assert_eq!((asked.ends(), &asked.payload), ((ip(CLIENT), 4000, ip(BACKEND), 53), &payload));
+        for piece in shuffled(&from_to(BACKEND, CLIENT).udp(53, 4000, &payload), 8) {
+            sim.send(2, 1, &piece);
+        }
+        let told = Seen::read(&join(&frames(&mut sim, 1, 1)));
+        prop_assert_eq!((told.ends(), &told.payload), ((ip(VIP), 53, ip(CLIENT), 4000), &payload));
+    }
 }

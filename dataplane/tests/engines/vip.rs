@@ -1,6 +1,7 @@
 //! A service's virtual address: balanced by the client's engine, reversed there.
 
 use crate::sim::*;
+use proptest::prelude::*;
 use skep_dataplane::DropReason;
 use skep_dataplane::ids::MacAddr;
 use skep_dataplane::snapshot::{BackendState, L4, ServicePorts};
@@ -362,4 +363,39 @@ fn a_udp_datagram_without_checksum_keeps_none() {
     sim.send(1, 1, &frame);
     let received = sim.received(2, 1);
     assert_eq!(received[0].1[40..42], [0, 0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Forward, then reverse: the client gets the mirror image of what it sent, to the last byte, and so did the backend.
+    #[test]
+    fn an_echo_through_a_vip_is_the_mirror_image(
+        protocol in 0u8..3,
+        (client_port, port) in (1u16.., 1u16..),
+        payload in prop::collection::vec(any::<u8>(), 0..1300),
+        backend in prop::sample::select(vec!["10.1.0.4", "10.1.0.5", CLIENT]),
+    ) {
+        let mut sim = sim_of(&[backend]);
+        let ask = |make: Make, from, to| match protocol {
+            0 => make.tcp(from, to, "S", 1, 0, &payload),
+            1 => make.udp(from, to, &payload),
+            _ => make.ping(from, &payload),
+        };
+        let tell = |make: Make, from, to| match protocol {
+            0 => make.tcp(from, to, "SA", 1, 2, &payload),
+            1 => make.udp(from, to, &payload),
+            _ => make.pong(to, &payload),
+        };
+        // A task that picks itself talks to the service.
+        let source = if backend == CLIENT { VIP } else { CLIENT };
+        let (node, switch_port) = place(&sim, ip(backend));
+        sim.send(1, 1, &ask(from_to(CLIENT, VIP), client_port, port));
+        let asked: Vec<_> = sim.received(node, switch_port).into_iter().map(|(_, frame)| frame).collect();
+        prop_assert_eq!(asked, [ask(from_to(source, backend), client_port, port)]);
+        sim.send(node, switch_port, &tell(from_to(backend, source), port, client_port));
+        let told: Vec<_> = sim.received(1, 1).into_iter().map(|(_, frame)| frame).collect();
+        prop_assert_eq!(told, [tell(from_to(VIP, CLIENT), port, client_port)]);
+        sim.assert_silent();
+    }
 }
