@@ -29,6 +29,10 @@ const RETRY: u64 = 50;
 /// fault, and this leaves them the rest.
 const LIMIT: u64 = 950;
 
+/// A peer that has just been listed is asked this much later, in milliseconds, unless it asks first: it may not have been
+/// told of this node yet, and would count it as a stranger.
+const INTRODUCTION: u64 = 1_000;
+
 /// Later than this, in milliseconds, the timer was kept from running; below is a busy kernel's usual latency.
 const LATE: u64 = 20;
 
@@ -111,7 +115,7 @@ impl Probes {
         let mut has_news = false;
         for peer in &mut self.peers {
             has_news |= peer.falls_silent(now, limit);
-            if is_round || peer.wants_retry(now) {
+            if is_round && peer.is_introduced(now) || peer.wants_retry(now) {
                 self.nonces += 1;
                 let nonce = nonce(self.seed, self.nonces);
                 peer.ask(nonce, now);
@@ -136,7 +140,10 @@ impl Probes {
         let probe = Probe::parse(datagram).ok_or(DropReason::ProbeMalformed)?;
         let at = self.find(from).ok_or(DropReason::ProbeFromStranger)?;
         match probe {
-            Probe::Ask(nonce) => out.datagram(from, &Probe::Answer(nonce).datagram()),
+            Probe::Ask(nonce) => {
+                self.peers[at].introduce(now);
+                out.datagram(from, &Probe::Answer(nonce).datagram());
+            }
             Probe::Answer(nonce) => {
                 let returns = self.peers[at].answer(nonce, now).ok_or(DropReason::ProbeUnasked)?;
                 if returns {

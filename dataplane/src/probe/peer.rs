@@ -1,6 +1,6 @@
 //! [`Peer`]: one peer's questions and answers.
 
-use super::{PathStats, RETRY};
+use super::{INTRODUCTION, PathStats, RETRY};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ pub(super) struct Peer {
     answered: u64,
     asked_at: u64,
     last_heard: Option<u64>,
-    /// When its silence began, if it is not heard: its last answer, or when it was first listed, set forward by the
-    /// time this node could not have heard it.
+    /// When its silence began, if it is not heard: its last answer, or when it was introduced, set forward by the
+    /// time this node could not have heard it. It is not asked before.
     quiet_since: u64,
     /// Nothing was heard since the round's question.
     is_missing: bool,
@@ -39,7 +39,7 @@ impl Peer {
             answered: 0,
             asked_at: now,
             last_heard: None,
-            quiet_since: now,
+            quiet_since: now + INTRODUCTION,
             is_missing: false,
             is_silent: false,
             last_answered: 0,
@@ -49,6 +49,15 @@ impl Peer {
 
     pub(super) fn is_silent(&self) -> bool {
         self.is_silent
+    }
+
+    /// It has asked this node, so it knows it.
+    pub(super) fn introduce(&mut self, now: u64) {
+        self.quiet_since = self.quiet_since.min(now);
+    }
+
+    pub(super) fn is_introduced(&self, now: u64) -> bool {
+        self.quiet_since <= now
     }
 
     /// Judges it: whether it has just been found silent.
@@ -101,7 +110,7 @@ impl Peer {
 
     /// Takes back time, in milliseconds, in which this node could neither ask nor hear.
     pub(super) fn excuse(&mut self, late: u64, now: u64) {
-        self.quiet_since = (self.quiet_since + late).min(now);
+        self.quiet_since = self.quiet_since.max((self.quiet_since + late).min(now));
     }
 
     pub(super) fn stats(&self, epoch: Option<Instant>) -> PathStats {

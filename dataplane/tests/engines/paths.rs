@@ -183,7 +183,7 @@ fn peers_that_answer_are_asked_four_times_a_second_and_nothing_is_said() {
     world.run(60 * SECOND);
     assert_eq!(world.said, vec![Vec::new(); 3]);
     let path = world.path(1, 2);
-    assert_eq!((path.asked, path.answered, path.silent), (241, 240, false));
+    assert_eq!((path.asked, path.answered, path.silent), (4 * 59 + 1, 4 * 59, false));
     assert!(world.instant(world.now) - path.last_heard.unwrap() <= Duration::from_millis(252));
     assert!(world.engines.iter().all(|e| e.stats().drops.iter().all(|(_, n)| *n == 0)));
 }
@@ -341,8 +341,8 @@ fn overheard(world: &World, from: usize, to: usize) -> Vec<u8> {
 
 #[test]
 fn forged_and_repeated_answers_count_for_nothing() {
-    let mut world = World::new(3).losing(|from, to, at| at > 0 && (from, to) == (2, 1));
-    world.run(0);
+    let mut world = World::new(3).losing(|from, to, at| at > SECOND && (from, to) == (2, 1));
+    world.run(SECOND);
     let question = overheard(&world, 1, 2);
     let mut answer = question.clone();
     answer[8] = 2;
@@ -357,7 +357,7 @@ fn forged_and_repeated_answers_count_for_nothing() {
     assert_eq!(world.path(1, 2).answered, 0);
     world.receive(2, 1, answer.clone());
     assert_eq!(world.path(1, 2).answered, 1);
-    for at in (0..=SECOND).step_by(100) {
+    for at in (SECOND..=2 * SECOND).step_by(100) {
         world.run(at);
         world.receive(2, 1, answer.clone());
     }
@@ -365,10 +365,28 @@ fn forged_and_repeated_answers_count_for_nothing() {
     assert_eq!(world.silent(1), [2], "repeating an old answer keeps nobody alive");
 }
 
+/// Nodes hear of each other when they do: the first to know is not a stranger to the other for it.
+#[test]
+fn a_peer_that_hears_of_this_node_a_little_later_is_not_asked_before() {
+    for later in [1, 100, 500, 900] {
+        let mut world = World::new(3);
+        world.act(2, |engine, now, out| engine.apply(snapshot(&[3]), now, out));
+        world.run(later);
+        world.act(2, |engine, now, out| engine.apply(snapshot(&[1, 3]), now, out));
+        world.run(10 * SECOND);
+        assert!(world.engines.iter().all(|e| e.stats().drops.iter().all(|(_, n)| *n == 0)), "{later} ms");
+        assert_eq!(world.shunned(), 0);
+    }
+    // One that never answers is found out all the same.
+    let mut world = World::new(2).losing(|from, _, _| from == 2);
+    world.run(2 * SECOND);
+    assert_eq!(world.silent(1), [2]);
+}
+
 #[test]
 fn malformed_probes_are_counted_and_unanswered() {
     let mut world = World::new(2);
-    world.run(0);
+    world.run(SECOND);
     let question = overheard(&world, 1, 2);
     world.flying.clear();
     let mut strange = question.clone();
@@ -388,6 +406,7 @@ fn malformed_probes_are_counted_and_unanswered() {
 #[test]
 fn a_clock_that_stands_still_asks_nobody_twice() {
     let mut world = World::new(2);
+    world.run(SECOND);
     for _ in 0..100 {
         world.act(1, |engine, now, out| engine.handle_timeout(now, out));
     }
@@ -413,7 +432,7 @@ fn what_is_known_of_a_peer_outlives_a_snapshot() {
     assert_eq!(world.said[0].last().unwrap().1, Vec::<usize>::new(), "who is no peer is not silent");
     world.act(1, |engine, now, out| engine.apply(snapshot(&[2, 3]), now, out));
     assert!(!world.path(1, 2).silent, "who is listed anew is not prejudged");
-    world.run(6 * SECOND);
+    world.run(7 * SECOND);
     assert_eq!(world.silent(1), [2]);
     world.act(1, |engine, now, out| engine.apply(snapshot(&[]), now, out));
     assert_eq!(world.engines[0].poll_timeout(), None);
