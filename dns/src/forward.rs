@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
 use crate::health::Plan;
-use crate::message::Question;
+use crate::message::{Question, response_code};
 use crate::server::Shared;
-use crate::upstream::{self, Outcome, ask};
+use crate::upstream::{Outcome, ask};
 use crate::view::MAX_UPSTREAMS;
 
 /// Asks the upstreams in order, the next one as soon as one fails or has been silent for `hedge`; the first good
@@ -94,7 +94,7 @@ fn probe(question: &Question, upstream: SocketAddr, shared: &Arc<Shared>) {
 /// The upstream's reply as this asker takes it: its own id, recursion available, no larger than it has room for.
 fn fit(mut reply: Vec<u8>, question: &Question) -> Vec<u8> {
     if reply.len() > usize::from(question.room) {
-        return question.truncated_reply(upstream::response_code(&reply));
+        return question.truncated_reply(response_code(&reply));
     }
     reply[..2].copy_from_slice(&question.id().to_be_bytes());
     reply[3] |= 0x80;

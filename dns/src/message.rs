@@ -1,7 +1,8 @@
 //! Bytes of a DNS message to a question, an answer to bytes. Garbage gets an error reply or nothing, never a panic.
 
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 use crate::resolver::Answer;
 
@@ -182,6 +183,26 @@ impl Question {
         }
         message
     }
+}
+
+/// Whether an upstream's message answers what it was asked with this id: id, QR bit and question must be ours (RFC 5452
+/// §9.1). A reply with an error code may leave the question out (many servers do so for FORMERR and REFUSED).
+pub fn is_reply_to(reply: &[u8], id: [u8; 2], query: &Query) -> bool {
+    if reply.len() < HEADER_LEN || reply[..2] != id || reply[2] & 0x80 == 0 {
+        return false;
+    }
+    let mut decoder = BinDecoder::new(reply);
+    let Ok(header) = Header::read(&mut decoder) else { return false };
+    match header.counts.queries {
+        0 => response_code(reply) != ResponseCode::NoError,
+        1 => Query::read(&mut decoder).is_ok_and(|echoed| echoed == *query),
+        _ => false,
+    }
+}
+
+/// Of a message at least [`HEADER_LEN`] long.
+pub(crate) fn response_code(reply: &[u8]) -> ResponseCode {
+    ResponseCode::from_low(reply[3] & 0x0f)
 }
 
 /// A header alone, for a message of which no more was read: its id, operation and RD bit come back.

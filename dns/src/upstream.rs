@@ -3,14 +3,13 @@
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use hickory_proto::op::{Header, Query, ResponseCode};
-use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+use hickory_proto::op::{Query, ResponseCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep_until};
 
 use crate::counters::{Counting, count};
-use crate::message::{HEADER_LEN, PLAIN_UDP_ANSWER, Question, Transport};
+use crate::message::{PLAIN_UDP_ANSWER, Question, Transport, is_reply_to, response_code};
 
 /// How many datagrams that are no answer to the question a resolver's address may send before it is asked over TCP,
 /// where nobody can answer in its name. One such may be a stray; several are somebody's guesses at the id (RFC 5452
@@ -80,7 +79,7 @@ async fn ask_udp(
                 continue;
             }
         };
-        if is_reply_to(&reply[..len], asked, query) {
+        if is_reply_to(&reply[..len], [asked[0], asked[1]], query) {
             reply.truncate(len);
             reply.shrink_to_fit();
             return Ok(Some(reply));
@@ -98,33 +97,14 @@ async fn ask_tcp(asked: &[u8], query: &Query, upstream: SocketAddr) -> io::Resul
     let len = stream.read_u16().await?;
     let mut reply = vec![0; usize::from(len)];
     stream.read_exact(&mut reply).await?;
-    if is_reply_to(&reply, asked, query) {
+    if is_reply_to(&reply, [asked[0], asked[1]], query) {
         Ok(reply)
     } else {
         Err(io::Error::other("the resolver answered another question over TCP"))
     }
 }
 
-/// The id, the QR bit and the question must be ours. A reply with an error code may leave the question out (many
-/// servers do so for FORMERR and REFUSED).
-fn is_reply_to(reply: &[u8], asked: &[u8], query: &Query) -> bool {
-    if reply.len() < HEADER_LEN || reply[..2] != asked[..2] || reply[2] & 0x80 == 0 {
-        return false;
-    }
-    let mut decoder = BinDecoder::new(reply);
-    let Ok(header) = Header::read(&mut decoder) else { return false };
-    match header.counts.queries {
-        0 => response_code(reply) != ResponseCode::NoError,
-        1 => Query::read(&mut decoder).is_ok_and(|echoed| echoed == *query),
-        _ => false,
-    }
-}
-
 /// Truncated, and the asker has room for more. Over UDP the upstream had the asker's limit, or its own lower one.
 fn is_worth_tcp(reply: &[u8], question: &Question) -> bool {
     reply[2] & 0x02 != 0 && question.room > PLAIN_UDP_ANSWER
-}
-
-pub(crate) fn response_code(reply: &[u8]) -> ResponseCode {
-    ResponseCode::from_low(reply[3] & 0x0f)
 }

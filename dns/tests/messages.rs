@@ -1,10 +1,14 @@
 //! Messages, without sockets: what is a question, what the answer to it looks like and how large it gets.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+#[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "a library of its own where the fuzzer builds it")]
+mod fuzz;
 mod support;
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
@@ -256,29 +260,24 @@ fn any_transport() -> impl Strategy<Value = Transport> {
     prop_oneof![Just(Transport::Udp), Just(Transport::Tcp)]
 }
 
-/// Whatever came in: what goes out is a message with the same id, no larger than the asker takes.
+/// Whatever came in: what goes out is what [`fuzz::message`] says.
 fn check(bytes: &[u8], transport: Transport) {
-    match decided(bytes, transport) {
-        Decision::Reply(reply, outcome) => {
-            assert_eq!(reply[..2], bytes[..2]);
-            let read = Message::from_vec(&reply).unwrap();
-            assert_eq!(read.metadata.message_type, MessageType::Response);
-            let limit = match (transport, &read.edns) {
-                (Transport::Tcp, _) => u16::MAX,
-                (Transport::Udp, Some(_)) => MAX_UDP_ANSWER,
-                (Transport::Udp, None) => 512,
-            };
-            assert!(reply.len() <= usize::from(limit), "{} bytes", reply.len());
-            assert!(outcome != Outcome::NoUpstreams, "there is one");
+    fuzz::message(&[&[u8::from(transport == Transport::Tcp)], bytes].concat());
+}
+
+#[test]
+fn every_input_the_fuzzer_kept_passes() {
+    for (target, run) in fuzz::TARGETS {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let entries =
+            std::fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let inputs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        assert!(!inputs.is_empty(), "{} has no inputs", directory.display());
+        for input in inputs {
+            // Said before: a panic tells nothing of the input.
+            println!("{}", input.display());
+            run(&std::fs::read(&input).unwrap());
         }
-        Decision::Forward(question) => {
-            let asked = Message::from_vec(&question.for_upstream(7)).unwrap();
-            assert_eq!((asked.metadata.id, asked.queries.len()), (7, 1));
-            assert_eq!(asked.queries[0].name().to_ascii(), question.query.name().to_ascii());
-            let told = Message::from_vec(&question.truncated_reply(ResponseCode::NoError)).unwrap();
-            assert!(told.metadata.truncation);
-        }
-        Decision::Drop => assert!(bytes.len() < 12 || bytes[2] & 0x80 != 0),
     }
 }
 
