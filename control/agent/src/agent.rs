@@ -7,6 +7,7 @@ use crate::executor::{ExecutorConfig, ExecutorError, LeftoversError, ProcessExec
 use crate::explain::explain;
 use crate::host::{FactsError, GWBRIDGE, GwbridgeError, Host, HostConfig, HostError, SKEP0, VETH_PREFIX};
 use crate::member::{Member, Surroundings};
+use crate::renewal::KeepCredentials;
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::sysinfo::sysinfo;
@@ -35,6 +36,8 @@ pub struct AgentConfig {
 #[derive(Clone)]
 pub struct Membership {
     pub credentials: Credentials,
+    /// Called with every renewed certificate before it is used.
+    pub keep: KeepCredentials,
     pub managers: Vec<SocketAddr>,
     /// Where this host's VTEP receives.
     pub data_path_addr: Ipv4Addr,

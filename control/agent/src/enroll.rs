@@ -122,7 +122,7 @@ async fn fetch_root(manager: SocketAddr, token: &JoinToken) -> Result<(String, O
 }
 
 /// One request on a connection of its own; the body of the answer, if it is no refusal.
-async fn exchange(
+pub(crate) async fn exchange(
     manager: SocketAddr,
     tls: ClientConfig,
     method: Method,

@@ -10,14 +10,15 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use skep_model::join::{
-    CA_PATH, Credentials, DATA_PATH_PORT, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, Refusal,
-    SESSION_PATH,
+    CA_PATH, Credentials, DATA_PATH_PORT, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, RENEW_PATH,
+    Refusal, RenewRequest, RenewResponse, SESSION_PATH,
 };
 use skep_model::lines::Lines;
 use skep_model::node::Role;
@@ -26,7 +27,7 @@ use skep_model::token::JoinToken;
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -70,6 +71,16 @@ impl Authority {
             private_key: key.serialize_pem(),
             root_ca: self.root_pem.clone(),
         }
+    }
+
+    /// As [`Self::credentials`], valid from `begin` to `end`.
+    pub(crate) fn credentials_for(&self, begin: Timestamp, end: Timestamp) -> Credentials {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) =
+            (SystemTime::from(begin).into(), SystemTime::from(end).into());
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        Credentials { certificate, private_key: key.serialize_pem(), ..self.credentials() }
     }
 
     fn sign(&self, request: &str) -> String {
@@ -120,6 +131,14 @@ impl FakeManager {
         let root_pem = authority.root_pem.clone();
         let behaviour =
             Behaviour { root_pem, refusal: None, name: MANAGER_NAME.to_owned(), data_path_port: None };
+        Self::start_as(authority, behaviour, (Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// One that refuses whatever members ask.
+    pub(crate) async fn refusing(authority: Arc<Authority>, message: &str) -> Self {
+        let root_pem = authority.root_pem.clone();
+        let refusal = Some(message.to_owned());
+        let behaviour = Behaviour { root_pem, refusal, name: MANAGER_NAME.to_owned(), data_path_port: None };
         Self::start_as(authority, behaviour, (Ipv4Addr::LOCALHOST, 0).into()).await
     }
 
@@ -235,6 +254,12 @@ async fn answer(
                 data_path_port: 4790,
             };
             full(StatusCode::OK, serde_json::to_vec(&joined).unwrap())
+        }
+        (RENEW_PATH, None) => {
+            let request = request.into_body().collect().await.unwrap().to_bytes();
+            let request: RenewRequest = serde_json::from_slice(&request).unwrap();
+            let renewed = RenewResponse { certificate: authority.sign(&request.csr) };
+            full(StatusCode::OK, serde_json::to_vec(&renewed).unwrap())
         }
         (SESSION_PATH, None) => {
             let (outbound, messages) = mpsc::channel(16);

@@ -11,12 +11,14 @@ use crate::host::{Host, HostConfig, HostFacts, Underlay};
 use crate::places::Places;
 use crate::project::Local;
 use crate::reconcile::{Carrier, Kernel, Parts, Progress, Reconciler};
+use crate::renewal::Renewal;
 use crate::sandboxes::Sandboxes;
 use crate::session::{self, Link, LogSource, SessionConfig};
 use crate::tasks::{TaskContext, Tasks};
 use ipnet::Ipv4Net;
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
 use skep_model::NodeId;
+use skep_model::assign::Desired;
 use skep_model::cluster::DEFAULT_LISTEN_PORT;
 use skep_model::node::NodeDescription;
 use skep_model::session::ReadLogs;
@@ -31,6 +33,10 @@ use tokio::task::JoinHandle;
 /// For the first complete set to be in place: a few round trips and disk syncs; more where the manager is
 /// only about to start.
 const FIRST_SET_LIMIT: Duration = Duration::from_secs(25);
+/// For a manager to be there, before a restarted daemon goes by what it was told last: a few tries to connect.
+const MANAGER_PATIENCE: Duration = Duration::from_secs(3);
+/// For a renewed certificate to be written down where this node ends in its midst.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(25);
 /// For the manager to accept the last statuses of a daemon that ends.
 const LAST_REPORTS_LIMIT: Duration = Duration::from_secs(2);
 
@@ -53,6 +59,7 @@ pub(crate) struct Member {
     desired: DesiredFile,
     stop_session: watch::Sender<bool>,
     session: JoinHandle<()>,
+    renewal: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     reconciler: JoinHandle<()>,
 }
 
@@ -92,7 +99,8 @@ impl Member {
             Kernel { host, dataplane, dns: skep_dns::Server::new(skep_dns::ServerConfig::default()) };
         let local = Local { underlay_mtu, gwbridge: Some(gwbridge), ..Local::default() };
         let mut member = Self::assemble(membership, around, kernel, local, Looks { facts, silent });
-        match member.first_set().await {
+        let former = former(&member.desired, &member.node_id);
+        match member.first_set(former).await {
             Ok(()) => Ok(member),
             Err(error) => {
                 member.end(false).await;
@@ -110,9 +118,10 @@ impl Member {
     ) -> Self {
         let node_id = membership.credentials.node_id.clone();
         let desired = DesiredFile::new(around.state_dir);
-        note_former(&desired);
+        let (credentials, shown) = watch::channel(membership.credentials);
+        let renewal = Renewal { credentials, managers: membership.managers.clone(), keep: membership.keep };
         let config = SessionConfig {
-            credentials: membership.credentials,
+            credentials: shown,
             managers: membership.managers,
             description: around.description,
             data_path_addr: membership.data_path_addr,
@@ -120,6 +129,7 @@ impl Member {
             logs: log_source(around.executor.clone()),
         };
         let (stop_session, stopped) = watch::channel(false);
+        let renewal = tokio::spawn(renewal.run(stopped.clone()));
         let (session, link) = session::start(config, stopped);
         link.routed.send_replace(facts.routed_with(local.gwbridge));
         let (facts, looked) = watch::channel(Arc::new(facts));
@@ -133,6 +143,7 @@ impl Member {
             around.executor.clone(),
             link.clone(),
             looked.clone(),
+            desired.clone(),
         );
         let parts = Parts { kernel: kernel.clone(), link: link.clone(), local, facts, silent };
         let (reconciler, progress) = Reconciler::new(parts, commands, Tasks::new(context));
@@ -149,18 +160,45 @@ impl Member {
             desired,
             stop_session,
             session: tokio::spawn(session),
+            renewal: tokio::sync::Mutex::new(Some(renewal)),
             reconciler: tokio::spawn(reconciler.run()),
         }
     }
 
-    /// Waits until the manager's first complete set is in place.
-    async fn first_set(&mut self) -> Result<(), JoinError> {
-        let in_place = self.progress.wait_for(|progress| progress.revision.is_some());
-        if let Ok(Ok(_)) = tokio::time::timeout(FIRST_SET_LIMIT, in_place).await {
+    /// Waits until a first set is in place: the manager's, or `former` where no manager is to be found. What
+    /// the manager says later replaces that.
+    async fn first_set(&mut self, former: Option<Desired>) -> Result<(), JoinError> {
+        if let Some(former) = former
+            && !self.is_in_place(MANAGER_PATIENCE).await
+        {
+            self.go_by(former);
+        }
+        if self.is_in_place(FIRST_SET_LIMIT).await {
             return Ok(());
         }
         let reason = self.last_error().unwrap_or_else(|| "the manager sent no assignments".to_owned());
         Err(JoinError::NoAssignments { reason })
+    }
+
+    async fn is_in_place(&mut self, limit: Duration) -> bool {
+        let in_place = self.progress.wait_for(|progress| progress.revision.is_some());
+        matches!(tokio::time::timeout(limit, in_place).await, Ok(Ok(_)))
+    }
+
+    /// Unless a manager has spoken: then it is a matter of moments.
+    fn go_by(&self, former: Desired) {
+        if self.link.state.borrow().connected.is_some() {
+            return;
+        }
+        let revision = former.revision;
+        let is_first = self.link.desired.send_if_modified(|desired| {
+            let is_first = desired.is_none();
+            desired.get_or_insert_with(|| Arc::new(former));
+            is_first
+        });
+        if is_first {
+            tracing::warn!(revision, "no manager answers: going by the assignments of before the restart");
+        }
     }
 
     /// What keeps this node from doing all it should, the nearest cause first.
@@ -192,6 +230,10 @@ impl Member {
             let _ = tokio::time::timeout(LAST_REPORTS_LIMIT, self.link.reports.all_accepted()).await;
         }
         self.stop_session.send_replace(true);
+        if let Some(renewal) = self.renewal.lock().await.take() {
+            // What it writes must not come after the membership was forgotten.
+            let _ = tokio::time::timeout(RENEWAL_LIMIT, renewal).await;
+        }
         self.reconciler.abort();
         self.session.abort();
         self.kernel.ask(Handle::shutdown).await;
@@ -233,18 +275,12 @@ async fn take_down(host: &Host) {
     }
 }
 
-/// In this release a daemon's tasks end with it, so it begins anew with the manager's complete set.
-fn note_former(file: &DesiredFile) {
-    match file.load() {
-        Ok(Some(former)) => {
-            tracing::info!(
-                revision = former.revision,
-                "assignments of an earlier run are replaced by the manager's"
-            );
-        }
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "the assignments on disk are damaged and will be replaced"),
-    }
+/// What an earlier run of this daemon was told last, if that is of use.
+fn former(file: &DesiredFile, node: &NodeId) -> Option<Desired> {
+    file.load(node).unwrap_or_else(|error| {
+        tracing::warn!("the assignments on disk are not used: {error}; the manager's next ones replace them");
+        None
+    })
 }
 
 fn log_source(executor: ProcessExecutor) -> LogSource {

@@ -17,6 +17,8 @@ const ALPN: &[u8] = b"h2";
 pub enum CredentialsError {
     #[error("not a PEM certificate or key: {0}")]
     Pem(#[from] rustls::pki_types::pem::Error),
+    #[error("not an X.509 certificate")]
+    NoCertificate,
     #[error("the certificate, its key and the root do not fit together: {0}")]
     Rustls(#[from] rustls::Error),
 }

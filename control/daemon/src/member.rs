@@ -46,6 +46,15 @@ pub(crate) fn save(state_dir: &Path, member: &Member) -> io::Result<()> {
     File::open(state_dir)?.sync_all()
 }
 
+/// Replaces the credentials of a node that still is this member.
+pub(crate) fn keep(state_dir: &Path, credentials: &Credentials) -> io::Result<()> {
+    let Some(mut member) = load(state_dir)?.filter(|m| m.credentials.node_id == credentials.node_id) else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "this host is not that node any more"));
+    };
+    member.credentials = credentials.clone();
+    save(state_dir, &member)
+}
+
 pub(crate) fn forget(state_dir: &Path) -> io::Result<()> {
     match fs::remove_file(file(state_dir)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -83,8 +92,14 @@ mod tests {
         let mode = fs::metadata(file(dir.path())).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(load(dir.path()).unwrap().unwrap().managers, member.managers);
+        let renewed = Credentials { private_key: "newer".to_owned(), ..member.credentials.clone() };
+        keep(dir.path(), &renewed).unwrap();
+        let kept = load(dir.path()).unwrap().unwrap();
+        assert_eq!((kept.credentials.private_key.as_str(), kept.managers), ("newer", member.managers));
         forget(dir.path()).unwrap();
         forget(dir.path()).unwrap();
+        assert!(load(dir.path()).unwrap().is_none());
+        assert!(keep(dir.path(), &renewed).is_err(), "what was forgotten stays so");
         assert!(load(dir.path()).unwrap().is_none());
     }
 }

@@ -15,7 +15,7 @@ use skep_model::token::JoinToken;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
 
@@ -128,7 +128,7 @@ impl Node {
             manager.start(listen).map_err(|error| error.to_string())?;
             self.change(|current| current.manager = Some(manager));
         }
-        self.agent.join(membership(member)).await.map_err(|error| error.to_string())
+        self.agent.join(self.membership(member)).await.map_err(|error| error.to_string())
     }
 
     pub(crate) async fn init(&self, request: InitRequest) -> Result<NodeId, ApiError> {
@@ -182,8 +182,19 @@ impl Node {
 
     async fn begin(&self, manager: &Manager, listen: SocketAddr, member: &Member) -> Result<(), ApiError> {
         manager.start(listen).map_err(ApiError::bad_request)?;
-        self.agent.join(membership(member)).await.map_err(ApiError::bad_request)?;
+        self.agent.join(self.membership(member)).await.map_err(ApiError::bad_request)?;
         self.save(member)
+    }
+
+    fn membership(&self, member: &Member) -> Membership {
+        let state_dir = self.config.state_dir.clone();
+        Membership {
+            credentials: Credentials::clone(&member.credentials),
+            keep: Arc::new(move |credentials| member::keep(&state_dir, credentials)),
+            managers: member.managers.clone(),
+            data_path_addr: member.data_path_addr,
+            data_path_port: member.data_path_port,
+        }
     }
 
     fn save(&self, member: &Member) -> Result<(), ApiError> {
@@ -216,7 +227,7 @@ impl Node {
             data_path_port: enrolled.data_path_port,
             availability: request.availability,
         };
-        let joined = match self.agent.join(membership(&member)).await {
+        let joined = match self.agent.join(self.membership(&member)).await {
             Ok(()) => self.save(&member),
             Err(error) => Err(ApiError::bad_request(error)),
         };
@@ -392,15 +403,6 @@ impl Node {
 
     fn change(&self, write: impl FnOnce(&mut Current)) {
         write(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-fn membership(member: &Member) -> Membership {
-    Membership {
-        credentials: Credentials::clone(&member.credentials),
-        managers: member.managers.clone(),
-        data_path_addr: member.data_path_addr,
-        data_path_port: member.data_path_port,
     }
 }
 

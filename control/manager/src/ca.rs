@@ -19,8 +19,9 @@ const ROOT_NAME: &str = "skep-ca";
 const DAY: Duration = Duration::from_hours(24);
 const ROOT_VALIDITY: Duration = Duration::from_hours(24 * 365 * 20);
 pub const NODE_VALIDITY: Duration = Duration::from_hours(24 * 90);
-/// Nodes' clocks may be behind the manager's by this much.
-const BACK_DATE: Duration = Duration::from_hours(1);
+/// Nodes' clocks may be behind the manager's by this much. Swarm allows an hour; a clock that is off by a day, set
+/// by hand or to the wrong date line, is told to the operator by the node and must not keep it out before.
+const BACK_DATE: Duration = Duration::from_hours(25);
 /// Swarm takes keys of this curve alone; so does Skep, whatever the request says.
 const KEY_ALGORITHM: &rcgen::SignatureAlgorithm = &rcgen::PKCS_ECDSA_P256_SHA256;
 
@@ -58,7 +59,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, ROOT_NAME);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        set_validity(&mut params, ROOT_VALIDITY);
+        set_validity(&mut params, SystemTime::now(), ROOT_VALIDITY);
         let root = params.self_signed(&key)?;
         let (root_pem, root_der) = (root.pem(), root.der().clone());
         Ok(Self { issuer: Issuer::new(params, key), root_pem, root_der, cluster })
@@ -104,7 +105,27 @@ impl Authority {
         Ok((self.sign(subject, &key)?, key))
     }
 
+    /// As [`Self::issue`], when the clock showed `now`.
+    #[cfg(test)]
+    pub(crate) fn issue_at(
+        &self,
+        now: SystemTime,
+        subject: &Subject<'_>,
+    ) -> Result<(rcgen::Certificate, KeyPair), CaError> {
+        let key = KeyPair::generate_for(KEY_ALGORITHM)?;
+        Ok((self.sign_at(now, subject, &key)?, key))
+    }
+
     fn sign(&self, subject: &Subject<'_>, key: &impl PublicKeyData) -> Result<rcgen::Certificate, CaError> {
+        self.sign_at(SystemTime::now(), subject, key)
+    }
+
+    fn sign_at(
+        &self,
+        now: SystemTime,
+        subject: &Subject<'_>,
+        key: &impl PublicKeyData,
+    ) -> Result<rcgen::Certificate, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = self.name_of(subject);
         params.is_ca = IsCa::ExplicitNoCa;
@@ -115,7 +136,7 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             params.subject_alt_names = vec![SanType::DnsName(MANAGER_NAME.try_into()?)];
         }
-        set_validity(&mut params, NODE_VALIDITY);
+        set_validity(&mut params, now, NODE_VALIDITY);
         Ok(params.signed_by(key, &self.issuer)?)
     }
 
@@ -132,8 +153,7 @@ impl Authority {
     }
 }
 
-fn set_validity(params: &mut CertificateParams, validity: Duration) {
-    let now = SystemTime::now();
+fn set_validity(params: &mut CertificateParams, now: SystemTime, validity: Duration) {
     params.not_before = (now - BACK_DATE).into();
     params.not_after = (now + validity).into();
 }

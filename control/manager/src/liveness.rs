@@ -38,6 +38,17 @@ impl Liveness {
         self.deadlines.insert(node.clone(), now + self.period * GRACE_PERIODS);
     }
 
+    /// The clock was not looked at from `planned` to `now`. Where that is long, this process was stopped or got no
+    /// CPU, and the silence of the nodes says nothing about them: agents may have given the connection up, and what
+    /// they said before waits to be read. They get the grace of a start.
+    pub(crate) fn woke(&mut self, planned: Instant, now: Instant) {
+        if now.saturating_duration_since(planned) < self.period {
+            return;
+        }
+        let deadline = now + self.period * STARTUP_GRACE_PERIODS;
+        self.deadlines.values_mut().for_each(|known| *known = deadline.max(*known));
+    }
+
     /// The node left or was removed: its silence means nothing.
     pub(crate) fn forget(&mut self, node: &NodeId) {
         self.deadlines.remove(node);
@@ -53,7 +64,13 @@ impl Liveness {
         self.deadlines.contains_key(node)
     }
 
-    /// When to ask [`Self::expired`] next.
+    /// When to call [`Self::woke`] and [`Self::expired`] next: at the first deadline, and often enough to notice
+    /// that the clock was not looked at.
+    pub(crate) fn next_look(&self, now: Instant) -> Instant {
+        let regular = now + self.period;
+        self.next_deadline().map_or(regular, |deadline| deadline.min(regular))
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.values().min().copied()
     }
@@ -76,7 +93,8 @@ mod tests {
         liveness.connected(&node("a"), start);
         liveness.heard(&node("a"), start + PERIOD);
         let end = start + PERIOD * 4;
-        assert_eq!(liveness.next_deadline(), Some(end));
+        assert_eq!(liveness.next_look(end - PERIOD / 2), end);
+        assert_eq!(liveness.next_look(start), start + PERIOD);
         assert!(liveness.expired(end - Duration::from_millis(1)).is_empty());
         assert_eq!(liveness.expired(end), [node("a")]);
         assert!(liveness.expired(end + PERIOD).is_empty());
@@ -101,7 +119,29 @@ mod tests {
         let start = Instant::now();
         let mut liveness = Liveness::new(PERIOD, [node("a")], start);
         liveness.forget(&node("a"));
-        assert_eq!(liveness.next_deadline(), None);
         assert!(liveness.expired(start + PERIOD * 9).is_empty());
+    }
+
+    #[test]
+    fn after_the_manager_itself_stood_still_nodes_are_waited_for_as_after_a_start() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(PERIOD, [], start);
+        liveness.connected(&node("a"), start);
+        liveness.connected(&node("b"), start);
+        let resumed = start + Duration::from_secs(30);
+        liveness.woke(start + PERIOD, resumed);
+        assert!(liveness.expired(resumed).is_empty());
+        liveness.connected(&node("a"), resumed + PERIOD);
+        assert_eq!(liveness.expired(resumed + PERIOD * 4), [node("a")]);
+        assert_eq!(liveness.expired(resumed + PERIOD * 6), [node("b")]);
+    }
+
+    #[test]
+    fn a_late_timer_of_a_busy_manager_changes_nothing() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(PERIOD, [], start);
+        liveness.connected(&node("a"), start);
+        liveness.woke(start + PERIOD, start + PERIOD + Duration::from_secs(1));
+        assert_eq!(liveness.expired(start + PERIOD * 3), [node("a")]);
     }
 }

@@ -6,7 +6,8 @@
 //!    become a member first.
 //! 2. `POST /v1/join` with a [`JoinRequest`], verified against that root, answers a [`JoinResponse`].
 //!
-//! From then on the node speaks mutual TLS: `POST /v1/session` carries the stream of [`crate::session`].
+//! From then on the node speaks mutual TLS: `POST /v1/session` carries the stream of [`crate::session`], and
+//! `POST /v1/renew` with a [`RenewRequest`] answers a [`RenewResponse`] with a certificate for a new key.
 
 use crate::node::Role;
 use crate::{ClusterId, NodeId};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub const CA_PATH: &str = "/v1/ca";
 pub const DATA_PATH_PORT: &str = "skep-data-path-port";
 pub const JOIN_PATH: &str = "/v1/join";
+pub const RENEW_PATH: &str = "/v1/renew";
 pub const SESSION_PATH: &str = "/v1/session";
 
 /// The name in managers' certificates and no other: a worker's certificate cannot pose as a manager.
@@ -38,6 +40,18 @@ pub struct JoinResponse {
     /// PEM, leaf only.
     pub certificate: String,
     pub data_path_port: u16,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// PEM certificate signing request; only its public key is used.
+    pub csr: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RenewResponse {
+    /// PEM, leaf only. The one before stays valid until it expires.
+    pub certificate: String,
 }
 
 /// Body of every refusal on the manager's port.

@@ -1,6 +1,7 @@
 //! One session request: lines out, lines in.
 
 use super::SessionEnd;
+use crate::renewal::Life;
 use crate::tls;
 use crate::transport::{self, request};
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::Method;
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
+use jiff::Timestamp;
 use skep_model::join::{Credentials, Refusal, SESSION_PATH};
 use skep_model::lines::Lines;
 use skep_model::session::{MAX_MESSAGE_BYTES, ToAgent, ToManager};
@@ -45,6 +47,7 @@ pub(super) struct Inbound {
 
 /// Connects to `manager` and opens the stream.
 pub(super) async fn open(manager: SocketAddr, credentials: &Credentials) -> Result<Connection, SessionEnd> {
+    check_life(&Life::of(&credentials.certificate)?, Timestamp::now())?;
     let tls = tls::member(credentials)?;
     let mut requests = transport::connect::<Body>(manager, tls).await?;
     let (outbound, messages) = mpsc::channel(OUTBOUND_CAPACITY);
@@ -56,6 +59,15 @@ pub(super) async fn open(manager: SocketAddr, credentials: &Credentials) -> Resu
     }
     let inbound = Inbound { body: response.into_body(), lines: Lines::new(MAX_MESSAGE_BYTES) };
     Ok(Connection { outbound: Outbound(outbound), inbound, _requests: requests })
+}
+
+/// The manager would end the handshake with a word for machines.
+fn check_life(life: &Life, now: Timestamp) -> Result<(), SessionEnd> {
+    match now {
+        now if now >= life.end => Err(SessionEnd::Expired(life.end)),
+        now if now < life.begin => Err(SessionEnd::NotYetValid(life.begin)),
+        _ => Ok(()),
+    }
 }
 
 fn frames(messages: mpsc::Receiver<Bytes>) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {

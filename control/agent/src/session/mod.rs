@@ -18,6 +18,7 @@ pub(crate) use logs::LogSource;
 use crate::desired::DesiredFile;
 use crate::tls::CredentialsError;
 use crate::transport::ConnectError;
+use jiff::Timestamp;
 use link::{LinkState, Request};
 use skep_model::join::Credentials;
 use skep_model::node::NodeDescription;
@@ -29,7 +30,8 @@ use tokio::sync::{mpsc, watch};
 use turns::Turns;
 
 pub(crate) struct SessionConfig {
-    pub(crate) credentials: Credentials,
+    /// As they are renewed.
+    pub(crate) credentials: watch::Receiver<Credentials>,
     pub(crate) managers: Vec<SocketAddr>,
     pub(crate) description: NodeDescription,
     pub(crate) data_path_addr: Ipv4Addr,
@@ -44,6 +46,12 @@ enum SessionEnd {
     Connect(#[from] ConnectError),
     #[error("this node's credentials cannot be used: {0}")]
     Credentials(#[from] CredentialsError),
+    #[error(
+        "this node's certificate expired on {0}, while it was away: let it run `skep swarm leave --force`, then `skep swarm join` with the token that `skep swarm join-token worker` prints on a manager"
+    )]
+    Expired(Timestamp),
+    #[error("this node's certificate begins on {0}, and its clock is behind that: set the clock")]
+    NotYetValid(Timestamp),
     #[error("the connection broke: {0}")]
     Broken(#[from] hyper::Error),
     #[error("the manager closed the session")]
@@ -108,7 +116,8 @@ impl Session {
 
     /// One connection, from its beginning to its end, and whether it stood at all.
     async fn session_with(&mut self, manager: SocketAddr) -> (SessionEnd, bool) {
-        let connection = match connection::open(manager, &self.config.credentials).await {
+        let credentials = self.config.credentials.borrow().clone();
+        let connection = match connection::open(manager, &credentials).await {
             Ok(connection) => connection,
             Err(end) => return (end, false),
         };

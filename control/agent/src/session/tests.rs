@@ -26,9 +26,13 @@ fn agent(authority: &Authority, manager: SocketAddr) -> Agent {
 }
 
 fn agent_with_logs(authority: &Authority, manager: SocketAddr, logs: LogSource) -> Agent {
+    agent_with(authority.credentials(), manager, logs)
+}
+
+fn agent_with(credentials: Credentials, manager: SocketAddr, logs: LogSource) -> Agent {
     let state = tempfile::tempdir().unwrap();
     let config = SessionConfig {
-        credentials: authority.credentials(),
+        credentials: watch::channel(credentials).1,
         managers: vec![manager],
         description: NodeDescription { hostname: "host".to_owned(), ..NodeDescription::default() },
         data_path_addr: Ipv4Addr::new(192, 0, 2, 1),
@@ -99,7 +103,7 @@ async fn assignments_are_taken_in_and_written_down() {
     assert_eq!(*revision(&agent, 4).await, first);
     session.send(ToAgent::Assignments(second.since(&first).unwrap())).await;
     assert_eq!(*revision(&agent, 6).await, second);
-    assert_eq!(DesiredFile::new(agent.state.path()).load().unwrap(), Some(second));
+    assert_eq!(DesiredFile::new(agent.state.path()).load(&"n1".into()).unwrap(), Some(second));
 }
 
 fn applied(message: ToManager) -> Option<u64> {
@@ -377,4 +381,17 @@ async fn a_log_that_is_not_there_ends_with_the_reason() {
         _ => None,
     });
     assert_eq!(end.await, (9, Some("no logs".to_owned())));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_told_with_the_way_back() {
+    let authority = Arc::new(Authority::new());
+    let manager = FakeManager::start(authority.clone()).await;
+    let (day, now) = (jiff::SignedDuration::from_hours(24), Timestamp::now());
+    let expired = authority.credentials_for(now - day * 91, now - day);
+    let agent = agent_with(expired, manager.addr, Arc::new(|_: &ReadLogs| Err("no logs".to_owned())));
+    let mut state = agent.link.state.subscribe();
+    let told = state.wait_for(|state| state.error.is_some()).await.unwrap().error.clone().unwrap();
+    assert!(told.contains("expired on") && told.contains("skep swarm leave --force"), "{told}");
+    assert!(told.contains("skep swarm join"), "{told}");
 }

@@ -32,6 +32,10 @@ pub(super) async fn run(
     tracing::info!(task = %controller.task.name, state = %end.state, err = end.err, "task ended");
     let Controller { context, task } = controller;
     context.ended.keep(task.id.clone());
+    let is_taken_along = *stop.borrow() == Some(StopReason::DaemonStops);
+    if !is_taken_along && context.link.state.borrow().connected.is_none() {
+        context.desired.save_without(task.id.clone()).await;
+    }
     // Reported first: a session that begins in between must not find the task missing.
     context.link.reports.report(task.id.clone(), end);
     context.link.holdings().running.remove(&task.id);

@@ -7,6 +7,7 @@ mod status;
 
 pub(crate) use spec::{container_id, hosts_file, image_refusal, resolv_conf, short_id};
 
+use crate::desired::DesiredFile;
 use crate::executor::ProcessExecutor;
 use crate::host::HostFacts;
 use crate::project::{Sandboxing, UnknownNetwork};
@@ -28,6 +29,8 @@ pub(crate) struct TaskContext {
     pub(crate) executor: ProcessExecutor,
     pub(crate) link: Arc<Link>,
     pub(crate) facts: watch::Receiver<Arc<HostFacts>>,
+    /// What ended while no manager could be told must not be started by a restarted daemon.
+    pub(crate) desired: DesiredFile,
     ended: EndedLogs,
 }
 
@@ -53,9 +56,10 @@ impl TaskContext {
         executor: ProcessExecutor,
         link: Arc<Link>,
         facts: watch::Receiver<Arc<HostFacts>>,
+        desired: DesiredFile,
     ) -> Self {
         let ended = EndedLogs::new(executor.clone());
-        Self { sandboxes, carrier, executor, link, facts, ended }
+        Self { sandboxes, carrier, executor, link, facts, desired, ended }
     }
 }
 

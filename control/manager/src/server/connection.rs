@@ -1,6 +1,7 @@
 //! One TCP connection: TLS, HTTP/2, and which request goes where.
 
 use super::join::{self, JoinError};
+use super::renew::{self, RenewError};
 use super::session::{self, Admission};
 use super::{ManagerCore, reports};
 use crate::tls;
@@ -14,8 +15,11 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use skep_model::NodeId;
-use skep_model::join::{CA_PATH, DATA_PATH_PORT, JOIN_PATH, JoinRequest, Refusal, SESSION_PATH};
+use skep_model::join::{
+    CA_PATH, DATA_PATH_PORT, JOIN_PATH, JoinRequest, RENEW_PATH, Refusal, RenewRequest, SESSION_PATH,
+};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -128,6 +132,7 @@ async fn answer(core: &Arc<ManagerCore>, caller: &Arc<Caller>, request: Request<
     match (request.method(), request.uri().path()) {
         (&Method::GET, CA_PATH) => answer_ca(core),
         (&Method::POST, JOIN_PATH) => answer_join(core, caller.peer, request).await,
+        (&Method::POST, RENEW_PATH) => answer_renew(core, caller, request).await,
         (&Method::POST, SESSION_PATH) => answer_session(core, caller, request),
         (_, path) => refusal(StatusCode::NOT_FOUND, format!("there is no {path} on a manager's port")),
     }
@@ -152,15 +157,9 @@ async fn answer_join(
         tracing::warn!(%peer, %error, "a node was not let in");
         return refusal(error.status(), error.to_string());
     }
-    let request = match Limited::new(request.into_body(), MAX_JOIN_BYTES).collect().await {
-        Ok(collected) => serde_json::from_slice::<JoinRequest>(&collected.to_bytes()),
-        Err(error) => {
-            return refusal(StatusCode::BAD_REQUEST, format!("the join request broke off: {error}"));
-        }
-    };
-    let request = match request {
+    let request: JoinRequest = match read(request, "join").await {
         Ok(request) => request,
-        Err(error) => return refusal(StatusCode::BAD_REQUEST, format!("not a join request: {error}")),
+        Err(why) => return refusal(StatusCode::BAD_REQUEST, why),
     };
     let core = core.clone();
     let joined = tokio::task::spawn_blocking(move || join::join(&core, &request, from)).await;
@@ -178,6 +177,43 @@ async fn answer_join(
             refusal(error.status(), error.to_string())
         }
     }
+}
+
+async fn answer_renew(
+    core: &Arc<ManagerCore>,
+    caller: &Arc<Caller>,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let from = caller.peer.ip().to_canonical();
+    let refuse = |error: RenewError| {
+        tracing::warn!(%from, %error, "a certificate was not renewed");
+        refusal(error.status(), error.to_string())
+    };
+    let Some(node) = caller.node.clone() else { return refuse(RenewError::Stranger) };
+    if !core.admits_join(from) {
+        return refuse(RenewError::TooOften(from));
+    }
+    let request: RenewRequest = match read(request, "renewal").await {
+        Ok(request) => request,
+        Err(why) => return refusal(StatusCode::BAD_REQUEST, why),
+    };
+    let core = core.clone();
+    let renewed = tokio::task::spawn_blocking(move || (renew::renew(&core, &node, &request), node)).await;
+    match renewed {
+        Ok((Ok(response), node)) => {
+            tracing::info!(%node, "a node's certificate was renewed");
+            json(StatusCode::OK, &response)
+        }
+        Ok((Err(error), _)) => refuse(error),
+        Err(panic) => refuse(RenewError::Store(panic.to_string())),
+    }
+}
+
+/// The request's body; the error is a sentence for the sender.
+async fn read<T: DeserializeOwned>(request: Request<Incoming>, what: &str) -> Result<T, String> {
+    let collected = Limited::new(request.into_body(), MAX_JOIN_BYTES).collect().await;
+    let bytes = collected.map_err(|error| format!("the {what} request broke off: {error}"))?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|error| format!("not a {what} request: {error}"))
 }
 
 fn answer_session(

@@ -4,6 +4,7 @@ mod connection;
 mod draining;
 pub(crate) mod join;
 mod join_rate;
+mod renew;
 pub(crate) mod reports;
 mod session;
 pub(crate) mod sessions;
@@ -201,15 +202,14 @@ pub(crate) async fn watch_liveness(core: Arc<ManagerCore>) {
     let expected = state.nodes.values().filter(|node| node.status.state != NodeState::Down);
     *core.liveness() = Liveness::new(core.heartbeat, expected.map(|node| node.id.clone()), Instant::now());
     loop {
-        let deadline = core.liveness().next_deadline();
-        let sleep = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let planned = core.liveness().next_look(Instant::now());
         tokio::select! {
-            () = sleep => set_unheard_down(&core).await,
+            // First, so that a standstill is noticed whatever else came meanwhile.
+            biased;
+            () = tokio::time::sleep_until(planned.into()) => {
+                core.liveness().woke(planned, Instant::now());
+                set_unheard_down(&core).await;
+            }
             () = core.liveness_changed.notified() => {}
             () = core.stopped() => return,
         }

@@ -14,7 +14,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use skep_model::assign::{AssignmentKind, Assignments};
 use skep_model::join::{
-    Credentials, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, Refusal, SESSION_PATH,
+    Credentials, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, RENEW_PATH, Refusal, RenewRequest,
+    RenewResponse, SESSION_PATH,
 };
 use skep_model::node::{Availability, NodeDescription};
 use skep_model::session::{Hello, MAX_MESSAGE_BYTES, ToAgent, ToManager};
@@ -89,6 +90,26 @@ impl Client {
             serde_json::from_slice(&answer).unwrap();
         let private_key = key.serialize_pem();
         Ok(Credentials { node_id, cluster_id, role, certificate, private_key, root_ca: String::new() })
+    }
+}
+
+impl Client {
+    /// A certificate for a new key, asked for as `identity`.
+    pub(super) async fn renew(
+        &mut self,
+        identity: &Credentials,
+    ) -> Result<Credentials, (StatusCode, String)> {
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let request = serde_json::to_string(&RenewRequest { csr }).unwrap();
+        let response = self.send(Method::POST, RENEW_PATH, body(request)).await.unwrap();
+        let status = response.status();
+        let answer = response.into_body().collect().await.unwrap().to_bytes();
+        if status != StatusCode::OK {
+            return Err((status, serde_json::from_slice::<Refusal>(&answer).unwrap().message));
+        }
+        let RenewResponse { certificate } = serde_json::from_slice(&answer).unwrap();
+        Ok(Credentials { certificate, private_key: key.serialize_pem(), ..identity.clone() })
     }
 }
 

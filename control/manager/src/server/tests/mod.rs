@@ -4,6 +4,7 @@ mod client;
 mod full;
 mod joining;
 mod logs;
+mod renewing;
 mod sessions;
 
 use self::client::{Agent, Client, LIMIT};
