@@ -2,7 +2,7 @@
 
 use crate::attach::{AttachError, AttachOptions, AttachedInterface, DetachError, DetachTarget};
 use crate::completion::{on_a_thread, to_completion};
-use crate::containers::Containers;
+use crate::containers::{Containers, is_container_id};
 use crate::executor::{ExecutorConfig, ExecutorError, LeftoversError, ProcessExecutor};
 use crate::explain::explain;
 use crate::host::{FactsError, GWBRIDGE, GwbridgeError, Host, HostConfig, HostError, SKEP0, VETH_PREFIX};
@@ -120,7 +120,7 @@ impl Agent {
         let executor = ProcessExecutor::new(ExecutorConfig::new(config.state_dir.join("tasks"), hidden))?;
         // Processes first: a namespace ends with the last of its own.
         let clearing = executor.clone();
-        on_a_thread(move || clearing.clear_leftovers()).await?;
+        on_a_thread(move || clearing.clear_leftovers(|id| !is_container_id(id))).await?;
         let sysctl_record = Some(config.state_dir.join("sysctls"));
         let host = Host::open(HostConfig { sysctl_record, ..HostConfig::default() }).await?;
         if let Err(error) = host.clear_leftovers().await {

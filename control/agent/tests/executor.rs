@@ -227,7 +227,7 @@ async fn what_a_killed_daemon_left_is_cleared() {
     executor_host::wait_until_gone(shim).await;
     assert!(executor_host::is_alive(pid), "the task must survive both, or this shows nothing");
     assert_eq!(host.kept_directories(), 1);
-    host.executor.clear_leftovers().unwrap();
+    host.executor.clear_leftovers(|_| false).unwrap();
     assert!(!executor_host::is_alive(pid));
     assert_eq!(host.kept_directories(), 0);
 }

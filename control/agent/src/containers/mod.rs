@@ -23,6 +23,12 @@ use std::time::Duration;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
+/// Containers are forgotten with their daemon, and so are their logs; tasks, whose ids are shorter, are the
+/// manager's to forget.
+pub(crate) fn is_container_id(id: &str) -> bool {
+    id.len() == registry::ID_DIGITS
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct ContainerConfig {

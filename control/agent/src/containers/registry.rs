@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 /// Containers of one node, ended ones included: what an operator still looks through.
 pub(super) const MAX_CONTAINERS: usize = 512;
+/// Hexadecimal, as Docker has it.
+pub(super) const ID_DIGITS: usize = 64;
 /// A name is a DNS label, RFC 1035 §2.3.4.
 const MAX_NAME_BYTES: usize = 63;
 
@@ -268,9 +270,9 @@ fn is_valid_name(name: &str) -> bool {
 }
 
 fn random_id() -> String {
-    let mut bytes = [0u8; 32];
+    let mut bytes = [0u8; ID_DIGITS / 2];
     rand::rng().fill_bytes(&mut bytes);
-    bytes.iter().fold(String::with_capacity(64), |mut id, byte| {
+    bytes.iter().fold(String::with_capacity(ID_DIGITS), |mut id, byte| {
         // Writing to a string cannot fail.
         let _ = write!(id, "{byte:02x}");
         id

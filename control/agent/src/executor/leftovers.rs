@@ -1,18 +1,25 @@
-//! What a killed daemon left: the directories of its tasks and, where the shim was killed with it, processes.
+//! What an earlier daemon left: the directories of its tasks with their logs and, where the shim was killed with a
+//! killed daemon, processes.
 
+use super::log::{CURRENT, EXIT_FILE, PREVIOUS};
+use super::shim;
 use super::sys;
 use jiff::SignedDuration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// In the task's directory from before its command is executed.
 const PROCESSES_FILE: &str = "processes.json";
 /// SIGKILL takes milliseconds; only a process stuck in the kernel (a dead NFS mount) needs longer.
 const KILL_TIMEOUT: SignedDuration = SignedDuration::from_secs(10);
+
+/// Exit code of what nobody saw end.
+const KILLED: i32 = 128 + libc::SIGKILL;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LeftoversError {
@@ -86,18 +93,34 @@ fn start_time(pid: i32) -> io::Result<u64> {
         .ok_or(io::ErrorKind::InvalidData.into())
 }
 
-/// Goes through all of it; the first failure is returned at the end.
-pub(super) fn clear(state_dir: &Path) -> Result<(), LeftoversError> {
+/// Ends processes, and removes all but the logs of tasks whose id `keep` takes. Goes through all of it; the first
+/// failure is returned at the end.
+pub(super) fn clear(state_dir: &Path, keep: impl Fn(&str) -> bool) -> Result<(), LeftoversError> {
     let failed = |source| LeftoversError::Directory { path: state_dir.to_owned(), source };
     let mut result = Ok(());
     for entry in fs::read_dir(state_dir).map_err(failed)? {
-        let cleared = clear_task(&entry.map_err(failed)?.path());
+        let entry = entry.map_err(failed)?;
+        let cleared = clear_task(&entry.path(), entry.file_name().to_str().is_some_and(&keep));
         result = result.and(cleared);
     }
     result
 }
 
-fn clear_task(path: &Path) -> Result<(), LeftoversError> {
+/// Tasks of which an ended one's log is kept, in the order of their ends.
+pub(super) fn ended(state_dir: &Path) -> io::Result<Vec<String>> {
+    let mut ended = Vec::new();
+    for entry in fs::read_dir(state_dir)? {
+        let entry = entry?;
+        let end = fs::metadata(entry.path().join(EXIT_FILE)).and_then(|file| file.modified());
+        if let (Ok(end), Ok(id)) = (end, entry.file_name().into_string()) {
+            ended.push((end, id));
+        }
+    }
+    ended.sort();
+    Ok(ended.into_iter().map(|(_, id)| id).collect())
+}
+
+fn clear_task(path: &Path, keep: bool) -> Result<(), LeftoversError> {
     // The shim first: it then writes nothing more into the directory. A directory without a readable record is
     // one whose command was never executed.
     let recorded =
@@ -111,7 +134,39 @@ fn clear_task(path: &Path) -> Result<(), LeftoversError> {
             })?;
         }
     }
-    fs::remove_dir_all(path).map_err(|source| LeftoversError::Directory { path: path.to_owned(), source })
+    let cleared = match keep && path.join(CURRENT).is_file() {
+        true => keep_log(path),
+        false => fs::remove_dir_all(path),
+    };
+    cleared.map_err(|source| LeftoversError::Directory { path: path.to_owned(), source })
+}
+
+/// The log says from now on that it is complete.
+fn keep_log(path: &Path) -> io::Result<()> {
+    if !path.join(EXIT_FILE).exists() {
+        shim::record_exit(path, KILLED, Some(libc::SIGKILL))?;
+    }
+    remove_all_but(path, &[CURRENT, PREVIOUS, EXIT_FILE])
+}
+
+fn remove_all_but(directory: &Path, kept: &[&str]) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !kept.iter().any(|kept| entry.file_name() == *kept) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory for a task that is to start. One that ran before, in an earlier daemon, goes on with its log.
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_all_but(path, &[CURRENT, PREVIOUS])
+        }
+        made => made,
+    }
 }
 
 #[cfg(test)]
@@ -135,10 +190,33 @@ mod tests {
         let [mut shim, mut task] = [(); 2].map(|()| Command::new("sleep").arg("1000").spawn().unwrap());
         record(&dir.path().join("t1"), of(shim.id()), of(task.id()));
         fs::create_dir(dir.path().join("t2")).unwrap();
-        clear(dir.path()).unwrap();
+        clear(dir.path(), |_| true).unwrap();
         assert_eq!(shim.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert_eq!(task.wait().unwrap().signal(), Some(libc::SIGKILL));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn logs_of_wanted_tasks_stay_and_are_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        for (task, files) in [
+            ("cut", &[CURRENT, PREVIOUS, "hosts"][..]),
+            ("ended", &[CURRENT, EXIT_FILE]),
+            ("silent", &["hosts"]),
+            ("other", &[CURRENT]),
+        ] {
+            fs::create_dir(dir.path().join(task)).unwrap();
+            files.iter().for_each(|file| fs::write(dir.path().join(task).join(file), "{}\n").unwrap());
+        }
+        clear(dir.path(), |task| task != "other").unwrap();
+        let mut kept = ended(dir.path()).unwrap();
+        kept.sort();
+        assert_eq!(kept, ["cut", "ended"]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        let mut files: Vec<_> =
+            fs::read_dir(dir.path().join("cut")).unwrap().map(|file| file.unwrap().file_name()).collect();
+        files.sort();
+        assert_eq!(files, [EXIT_FILE, PREVIOUS, CURRENT]);
     }
 
     #[test]
@@ -148,7 +226,7 @@ mod tests {
         let earlier = ProcessName { started: of(other.id()).started - 1, ..of(other.id()) };
         let other_boot = ProcessName { boot: "another".into(), ..of(other.id()) };
         record(&dir.path().join("t1"), earlier, other_boot);
-        clear(dir.path()).unwrap();
+        clear(dir.path(), |_| false).unwrap();
         assert_eq!(other.try_wait().unwrap(), None);
         other.kill().unwrap();
         other.wait().unwrap();

@@ -50,10 +50,15 @@ impl ProcessExecutor {
         Ok(Self { shared: Arc::new(Shared { config, running, starts }) })
     }
 
-    /// Ends what is left of the tasks of a killed daemon and removes their directories, logs included. To be
-    /// called before the first start. Blocks until the processes are gone.
-    pub fn clear_leftovers(&self) -> Result<(), LeftoversError> {
-        leftovers::clear(&self.shared.config.state_dir)
+    /// Ends what is left of the tasks of a killed daemon and removes their directories, save for the logs of tasks
+    /// whose id `keep` takes. To be called before the first start. Blocks until the processes are gone.
+    pub fn clear_leftovers(&self, keep: impl Fn(&str) -> bool) -> Result<(), LeftoversError> {
+        leftovers::clear(&self.shared.config.state_dir, keep)
+    }
+
+    /// The tasks that have ended and of which a log is kept, in the order of their ends.
+    pub fn ended(&self) -> io::Result<Vec<String>> {
+        leftovers::ended(&self.shared.config.state_dir)
     }
 
     /// Returns when the command has been executed, or with the reason why it could not.
@@ -188,12 +193,9 @@ fn spawn_shim(config: &ExecutorConfig, id: &str) -> io::Result<(tokio::process::
     Ok((shim, near))
 }
 
-/// A fresh directory with the files that are put over those of the host's /etc.
+/// The task's directory with the files that are put over those of the host's /etc.
 fn write_files(directory: &Path, spec: &ProcessSpec) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => DirBuilder::new().mode(0o700).create(directory)?,
-    }
+    leftovers::make_directory(directory)?;
     let hostname = format!("{}\n", spec.hostname);
     let files = [("resolv.conf", &spec.resolv_conf), ("hosts", &spec.hosts), ("hostname", &hostname)];
     files.into_iter().try_for_each(|(name, text)| {

@@ -1,6 +1,7 @@
 //! Logs of tasks that ended. The manager keeps a history of tasks but doesn't say when one leaves it, so
 //! the newest logs are kept.
 
+use crate::containers::is_container_id;
 use crate::executor::ProcessExecutor;
 use skep_model::TaskId;
 use std::collections::VecDeque;
@@ -17,8 +18,15 @@ pub(super) struct EndedLogs {
 }
 
 impl EndedLogs {
+    /// With those that an earlier daemon or membership of this node has left.
     pub(super) fn new(executor: ProcessExecutor) -> Self {
-        Self { executor, kept: Arc::default() }
+        let left = executor.ended().unwrap_or_else(|error| {
+            tracing::warn!(%error, "logs of earlier tasks are kept, but can't be counted");
+            Vec::new()
+        });
+        let this = Self { executor, kept: Arc::default() };
+        left.into_iter().filter(|id| !is_container_id(id)).for_each(|id| this.keep(TaskId(id)));
+        this
     }
 
     /// Keeps the log of `task` and gives up the oldest beyond the limit.

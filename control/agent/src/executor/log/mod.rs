@@ -9,8 +9,8 @@ pub use read::{LogError, ReadOptions};
 pub(super) use write::{LogWriter, Splitter};
 
 /// The file written to, and the one before it.
-const CURRENT: &str = "log.jsonl";
-const PREVIOUS: &str = "log.1.jsonl";
+pub(super) const CURRENT: &str = "log.jsonl";
+pub(super) const PREVIOUS: &str = "log.1.jsonl";
 /// Size at which the file is turned over: with two files a task keeps at least its last 10 MiB, and 1,000 tasks
 /// fill 20 GB at most.
 const MAX_FILE_BYTES: u64 = 10 << 20;

@@ -315,6 +315,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_task_that_starts_again_goes_on_with_its_log() {
+        let (dir, mut log) = log();
+        write(&mut log, 0..2);
+        let path = dir.path().join("t1");
+        let cut = std::fs::read_to_string(path.join(CURRENT)).unwrap() + "{\"ti";
+        std::fs::write(path.join(CURRENT), cut).unwrap();
+        drop(log);
+        write(&mut LogWriter::create(path).unwrap(), 2..4);
+        assert_eq!(all(read(dir.path(), "t1", ReadOptions::default()).unwrap()).await, [0, 1, 2, 3]);
+    }
+
+    #[tokio::test]
     async fn a_task_without_a_log_is_said_to_have_none() {
         let (dir, _log) = log();
         for id in ["t2", "../t1", ""] {

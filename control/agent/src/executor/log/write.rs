@@ -3,7 +3,7 @@
 use super::{CURRENT, MAX_FILE_BYTES, MAX_LINE_BYTES, PREVIOUS};
 use jiff::Timestamp;
 use skep_model::session::{LogLine, LogStream};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -63,10 +63,16 @@ pub(in crate::executor) struct LogWriter {
 }
 
 impl LogWriter {
+    /// Goes on with the log that is there.
     pub(in crate::executor) fn create(directory: PathBuf) -> io::Result<Self> {
-        let file = File::create(directory.join(CURRENT))?;
+        let mut file = OpenOptions::new().append(true).create(true).open(directory.join(CURRENT))?;
+        let written = file.metadata()?.len();
+        if written > 0 {
+            // Whoever wrote it may have been killed within a line; readers pass over that, and over an empty one.
+            file.write_all(b"\n")?;
+        }
         let batch = Vec::new();
-        Ok(Self { directory, file, written: 0, max_file_bytes: MAX_FILE_BYTES, batch, batched: 0, lost: 0 })
+        Ok(Self { directory, file, written, max_file_bytes: MAX_FILE_BYTES, batch, batched: 0, lost: 0 })
     }
 
     /// Adds a line to the batch that [`LogWriter::flush`] writes.
