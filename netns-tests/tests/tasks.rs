@@ -169,9 +169,10 @@ fn tasks_end_as_they_were_told_to_and_their_logs_stay() -> Result<()> {
     ensure!(times.len() == 2 && times.is_sorted(), "{lines}");
     let follow = ["timeout", "20", "skep", "service", "logs", "-f", "-t", "polite"];
     let mut follower = lab.command("n1", &follow)?.stdout(Stdio::piped()).spawn()?;
-    let followed = BufReader::new(follower.stdout.take().context("piped")?);
+    let mut followed = BufReader::new(follower.stdout.take().context("piped")?).lines().map_while(Result::ok);
+    ensure!(followed.by_ref().take(2).all(|line| line.ends_with("    | up")), "the follower has both tasks");
     lab.skep(&["service", "scale", "-d", "polite=1", "deaf=0"])?;
-    let asked = followed.lines().map_while(Result::ok).find(|line| line.ends_with("    | asked"));
+    let asked = followed.find(|line| line.ends_with("    | asked"));
     follower.kill()?;
     follower.wait()?;
     let asked = asked.context("the follower was not told of the end")?;
