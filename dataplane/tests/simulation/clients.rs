@@ -1,12 +1,9 @@
 //! Clients and servers: what containers and outside machines say to each other.
 
-use crate::judge::Input;
-use crate::packet::{Flags, Packet, Proto, Sending, Socket};
-use crate::probe::{MIN_LEN, Probe, payload};
+use crate::packet::{Flags, Proto, Socket};
 use crate::run::{Event, Life, Run};
-use crate::world::{MTU, Name, Node};
-use skep_dataplane::ids::MacAddr;
-use std::collections::BTreeMap;
+use crate::world::{Name, Node};
+use skep_dataplane::DropReason;
 use std::net::Ipv4Addr;
 
 /// Ports of services; those of clients are elsewhere, so that no answer looks like a question.
@@ -54,12 +51,19 @@ enum Step {
 impl Run {
     /// Somebody asks somebody.
     pub(crate) fn connect(&mut self) {
+        if self.rng.percent(25) && self.rival() {
+            return;
+        }
         let living: Vec<_> =
             self.actors.iter().filter(|(_, a)| a.life == Life::Living).map(|(at, _)| *at).collect();
         if living.is_empty() {
             return;
         }
-        let actor = *self.rng.pick(&living);
+        let mut actor = *self.rng.pick(&living);
+        if self.nets[self.actors[&actor].name.net].ingress && !self.actors[&actor].is_host {
+            // The ingress network leads in from hosts; its tasks may ask nobody there, and mostly do not.
+            actor = *self.rng.pick(&living);
+        }
         let Name { net, ip } = self.actors[&actor].name;
         let is_host = self.actors[&actor].is_host;
         let world =
@@ -81,8 +85,54 @@ impl Run {
         self.open(actor, net, proto, client, target, is_closed, false);
     }
 
+    /// A client uses the port of a conversation it has for another one, whose answers would look the same: the task
+    /// behind the service directly, the service of the task, or the same service through another node.
+    fn rival(&mut self) -> bool {
+        let open: Vec<Conn> = self.conns.iter().filter(|conn| !conn.is_over).cloned().collect();
+        if open.is_empty() {
+            return false;
+        }
+        let conn = self.rng.pick(&open).clone();
+        let Conn { net, proto, client, mut actor, mut target, .. } = conn;
+        if self.actors[&actor].is_host {
+            let hosts = self.actors.iter().filter(|(_, other)| other.is_host && other.life == Life::Living);
+            let hosts: Vec<_> = hosts.map(|(at, _)| *at).collect();
+            actor = *self.rng.pick(&hosts);
+            // A node's own address is nobody else's.
+            if self.actors[&actor].name.ip != client.ip && !OUTSIDE.contains(&client.ip) {
+                return false;
+            }
+        } else {
+            let services = self.world().services.iter().filter(|(name, _)| name.net == net);
+            let services: Vec<_> =
+                services.map(|(name, service)| (name.ip, service.backends.clone())).collect();
+            let backends =
+                services.iter().filter(|(vip, _)| *vip == target.ip).flat_map(|(_, backends)| backends);
+            let has_it = |backends: &[(Ipv4Addr, bool)]| backends.iter().any(|(ip, _)| *ip == target.ip);
+            let behind = services.iter().filter(|(_, backends)| has_it(backends)).map(|(vip, _)| *vip);
+            let rivals: Vec<_> =
+                backends.map(|(ip, _)| *ip).chain(behind).filter(|ip| *ip != client.ip).collect();
+            if rivals.is_empty() {
+                return false;
+            }
+            target.ip = *self.rng.pick(&rivals);
+        }
+        let is_same = |conn: &Conn| {
+            (conn.net, conn.proto, conn.client, conn.target, conn.actor)
+                == (net, proto, client, target, actor)
+        };
+        if self.conns.iter().any(|conn| is_same(conn) && !conn.is_over)
+            || !self.model.is_certain(net, proto, client, self.now)
+        {
+            return false;
+        }
+        self.begin(actor, net, proto, client, target, false);
+        true
+    }
+
     /// In the still world everybody asks everybody they may.
     pub(crate) fn ask_everybody(&mut self) {
+        self.dropped = self.drops_of_all();
         let actors: Vec<_> = self.actors.iter().filter(|(_, a)| a.life == Life::Living).collect();
         let actors: Vec<_> = actors.into_iter().map(|(at, a)| (*at, a.clone())).collect();
         let world = self.world().clone();
@@ -114,10 +164,15 @@ impl Run {
         }
     }
 
+    fn drops_of_all(&self) -> Vec<Vec<(DropReason, u64)>> {
+        self.stations.iter().map(|station| station.engine.stats().drops).collect()
+    }
+
     pub(crate) fn check_matrix(&self) {
         for (nth, conn) in self.conns.iter().enumerate().filter(|(_, conn)| conn.is_still) {
             assert!(conn.is_done, "in the still world, conversation {nth} was not completed: {conn:?}");
         }
+        assert_eq!(self.drops_of_all(), self.dropped, "in the still world, something was dropped");
     }
 
     #[allow(clippy::too_many_arguments, reason = "a conversation is that much")]
@@ -139,11 +194,23 @@ impl Run {
         };
         let target = Socket { ip: target, port };
         let Some(port) = self.client_port(net, proto, client, target, is_still) else { return };
+        self.begin(actor, net, proto, Socket { ip: client, port }, target, is_still);
+    }
+
+    fn begin(
+        &mut self,
+        actor: (Node, u32),
+        net: usize,
+        proto: Proto,
+        client: Socket,
+        target: Socket,
+        is_still: bool,
+    ) {
         let steps = self.steps(proto, is_still);
         self.conns.push(Conn {
             net,
             proto,
-            client: Socket { ip: client, port },
+            client,
             actor,
             target,
             steps,
@@ -275,106 +342,5 @@ impl Run {
         let ends = (Socket { ip: from.0, port: from.1 }, Socket { ip: to.0, port: to.1 });
         let is_long = !is_tcp || flags.has(Flags::PSH);
         self.say(at, conn, Some(id), ends, flags, is_long);
-    }
-
-    /// Sends one packet, or a burst of datagrams at once. Returns the number of the last.
-    fn say(
-        &mut self,
-        sender: (Node, u32),
-        conn: usize,
-        question: Option<u64>,
-        (src, dst): (Socket, Socket),
-        flags: Flags,
-        is_long: bool,
-    ) -> u64 {
-        let Conn { net, proto, .. } = self.conns[conn];
-        let (sending, lens) = self.sizes(proto, is_long);
-        let head = Packet {
-            proto,
-            src,
-            dst,
-            flags,
-            seq: self.next_seq,
-            ack: self.rng.next() as u32,
-            options: if proto == Proto::Tcp && self.rng.percent(50) { 12 } else { 0 },
-            is_pong: proto == Proto::Ping && question.is_some(),
-            payload: Vec::new(),
-        };
-        let passed = question.map_or_else(Vec::new, |id| self.probes[&id].passed.clone());
-        let mut ids = Vec::new();
-        let mut all = Vec::new();
-        for len in lens {
-            self.figures.probes += 1;
-            let id = self.figures.probes;
-            let packet = Packet { payload: payload(id, len), ..head.clone() };
-            all.extend(&packet.payload);
-            ids.push(id);
-            let probe = Probe {
-                net,
-                sender,
-                packet,
-                conn,
-                question,
-                passed: passed.clone(),
-                wire: None,
-                was_doubled: false,
-                arrived: 0,
-                got: BTreeMap::new(),
-                pieces: BTreeMap::new(),
-            };
-            self.probes.insert(id, probe);
-        }
-        self.next_seq = self.next_seq.wrapping_add(all.len() as u32 + 1);
-        self.tell(|| {
-            format!(
-                "{sender:?} says {ids:?} {proto:?} {src:?} -> {dst:?} {flags:?} {} B {sending:?}",
-                all.len()
-            )
-        });
-        self.transmit(sender, Packet { payload: all, ..head }, sending, &ids);
-        ids[ids.len() - 1]
-    }
-
-    fn transmit(&mut self, sender: (Node, u32), packet: Packet, sending: Sending, ids: &[u64]) {
-        let Name { net, ip } = self.actors[&sender].name;
-        let gateway = self.nets[net].gateway;
-        // Routes may lead everything through the gateway, the own subnet too.
-        let is_direct = !self.model.is_outside(net, packet.dst.ip) && !self.rng.percent(5);
-        let next = if is_direct { packet.dst.ip } else { gateway };
-        let mut frames = packet.frames(MacAddr::for_ip(ip), MacAddr::for_ip(next), self.next_ip_id, sending);
-        self.next_ip_id = self.next_ip_id.wrapping_add(64);
-        if self.rng.percent(30) {
-            self.rng.shuffle(&mut frames);
-        }
-        let out = self.hand_in(sender, frames);
-        self.settle(sender.0, Input::Port { port: sender.1, probes: ids.to_vec() }, out);
-    }
-
-    /// How it is handed over, and the length of each packet.
-    fn sizes(&mut self, proto: Proto, is_long: bool) -> (Sending, Vec<usize>) {
-        let most = usize::from(MTU) - 20 - 32;
-        let mut len = |from: usize, to: usize| self.rng.between(from as u64, to as u64) as usize;
-        let short = len(MIN_LEN, 80);
-        if !is_long {
-            return (Sending::Whole, vec![short]);
-        }
-        let full = len(MIN_LEN, most);
-        let huge = len(most, 3 * most);
-        let stream = len(most, 16_000);
-        let size = len(300, most);
-        let count = len(2, 8);
-        match (proto, self.rng.below(10)) {
-            (_, 0..4) => (Sending::Whole, vec![short]),
-            (_, 4..6) => (Sending::Whole, vec![full]),
-            (Proto::Ping, 6) | (Proto::Udp, 6) => (Sending::Whole, vec![huge]),
-            (Proto::Ping, _) | (Proto::Udp, 7) => (Sending::Pieces(size.max(600)), vec![huge]),
-            (_, 6 | 7) => (Sending::Unsummed, vec![full]),
-            (Proto::Udp, _) => {
-                let mut lens = vec![size; count];
-                lens[count - 1] = short.min(size);
-                (Sending::Super(size as u16), lens)
-            }
-            (Proto::Tcp, _) => (Sending::Super(size as u16), vec![stream]),
-        }
     }
 }

@@ -3,7 +3,8 @@
 use crate::clients::{OUTSIDE, TCP_PORT, UDP_PORT};
 use crate::judge::Input;
 use crate::packet::{Flags, Packet, Proto, Sending, Socket, ip_at};
-use crate::run::{Life, Out, Run};
+use crate::run::{Life, Run};
+use crate::station::Out;
 use crate::world::{Name, Node, vtep};
 use skep_dataplane::VnetHdr;
 use skep_dataplane::ids::MacAddr;

@@ -1,16 +1,16 @@
 //! What comes out of an engine is held against what the model says of what went in.
 
+mod own_words;
+mod pieces;
+
 use crate::model::{Place, Port, Way};
-use crate::packet::{Body, Flags, Frame, Packet, Proto, Socket, ip_at, read, u16_at};
-use crate::probe::{Pieces, id_in, is_whole};
-use crate::run::{Event, Run};
+use crate::packet::{Body, Frame, Packet, Proto, ip_at, read};
+use crate::probe::{id_in, is_whole};
+use crate::run::Run;
 use crate::world::{MTU, Node};
 use skep_dataplane::VnetHdr;
 use std::collections::BTreeMap;
-
-/// Pieces that arrive within this time of each other are put together, in microseconds; an engine holds one that is
-/// early for 100 ms.
-const TOGETHER: u64 = 80_000;
+use std::net::Ipv4Addr;
 
 /// What an engine was given.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ struct Part {
     place: Place,
     /// As far as it shows its ports: a later piece does not.
     packet: Option<Packet>,
-    ips: (std::net::Ipv4Addr, std::net::Ipv4Addr),
+    ips: (Ipv4Addr, Ipv4Addr),
     /// From, to; of the stream's payload, or of the IP packet's.
     span: (usize, usize),
     kind: Kind,
@@ -126,13 +126,7 @@ impl Run {
         parts
     }
 
-    fn part(
-        &self,
-        place: Place,
-        ips: (std::net::Ipv4Addr, std::net::Ipv4Addr),
-        packet: Packet,
-        ids: &[u64],
-    ) -> (u64, Part) {
+    fn part(&self, place: Place, ips: (Ipv4Addr, Ipv4Addr), packet: Packet, ids: &[u64]) -> (u64, Part) {
         let is_tcp = packet.proto == Proto::Tcp;
         let id = match ids {
             [id] if is_tcp => *id,
@@ -146,22 +140,6 @@ impl Run {
         assert!(whole.get(from..span.1) == Some(&packet.payload), "probe {id} comes out changed");
         let kind = if is_tcp { Kind::Stream } else { Kind::Whole };
         (id, Part { place, packet: Some(packet), ips, span, kind })
-    }
-
-    /// What a first piece says of its packet.
-    fn piece_packet(
-        &self,
-        id: u64,
-        (src, dst): (std::net::Ipv4Addr, std::net::Ipv4Addr),
-        bytes: &[u8],
-    ) -> Packet {
-        let sent = &self.probes[&id].packet;
-        let (sport, dport) = match sent.proto {
-            Proto::Ping if sent.is_pong => (0, u16_at(bytes, 4)),
-            Proto::Ping => (u16_at(bytes, 4), 0),
-            Proto::Tcp | Proto::Udp => (u16_at(bytes, 0), u16_at(bytes, 2)),
-        };
-        Packet { src: Socket { ip: src, port: sport }, dst: Socket { ip: dst, port: dport }, ..sent.clone() }
     }
 
     fn judge_sent(&mut self, node: Node, port: u32, ids: &[u64], mut parts: BTreeMap<u64, Vec<Part>>) {
@@ -228,69 +206,6 @@ impl Run {
         assert!(parts.is_empty(), "more than what went in: {parts:?}");
     }
 
-    /// A piece of a packet goes where the first one goes; if it comes before that, it may wait for it.
-    fn judge_piece(
-        &mut self,
-        node: Node,
-        from: Node,
-        ends: (usize, std::net::Ipv4Addr, std::net::Ipv4Addr),
-        id: u64,
-        ((at, end), more): ((usize, usize), bool),
-        parts: Vec<Part>,
-    ) {
-        let (now, generation) = (self.now, self.stations[node - 1].generation);
-        let probe = &self.probes[&id];
-        let (src, dst) = probe.wire.expect("it was on the wire");
-        let whole = Packet { src, dst, ..probe.packet.clone() };
-        let ways = self.model.arrived(node, from, ends, &whole, now);
-        let first_went = match at {
-            0 => self.check_way(node, id, &ways, &whole, &parts, false).map(|seen| (seen.src, seen.dst)),
-            _ => None,
-        };
-        let probe = self.probes.get_mut(&id).unwrap();
-        let pieces = probe.pieces.entry(node).or_insert_with(|| Pieces {
-            first_at: now,
-            generation,
-            arrived: BTreeMap::new(),
-            first_went: None,
-            is_welcome: true,
-        });
-        pieces.first_went = first_went.or(pieces.first_went);
-        pieces.is_welcome &=
-            !ways.is_empty() && pieces.generation == generation && now < pieces.first_at + TOGETHER;
-        pieces.arrived.insert(at, (end, more));
-        let spans = pieces.arrived.iter().map(|(from, (to, _))| (*from, *to)).collect();
-        let is_welcome = pieces.is_welcome;
-        let followed = pieces.first_went;
-        let has_last = pieces.arrived.values().any(|(_, more)| !more);
-        let len = whole.header_len() + whole.payload.len();
-        for part in &parts {
-            let to = |place: Option<Place>, ips| place == Some(part.place) && part.ips == ips;
-            let is_way = |way: &Way| to(Some(way.place), (way.src.ip, way.dst.ip));
-            let follows = |(src, dst): (Socket, Socket)| {
-                to(self.model.place(node, self.probes[&id].net, None, dst.ip), (src.ip, dst.ip))
-            };
-            // Without its first one, a piece that could have come from a service shows itself as it is.
-            let is_plain = to(self.model.place(node, self.probes[&id].net, None, dst.ip), (src.ip, dst.ip));
-            let is_right = ways.iter().any(is_way) || followed.is_some_and(follows) || is_plain;
-            assert!(is_right, "node {node}: a piece of {id} goes astray: {part:?}; {ways:?}");
-        }
-        if is_welcome && has_last && is_whole(spans, len) {
-            self.later(2 * TOGETHER, Event::Assembled { probe: id });
-        }
-    }
-
-    /// All pieces of a probe arrived in time where it may be heard.
-    pub(crate) fn check_assembled(&self, id: u64) {
-        let probe = &self.probes[&id];
-        let is_certain = |(node, pieces): (&Node, &Pieces)| {
-            pieces.is_welcome && self.stations[*node - 1].generation == pieces.generation
-        };
-        if probe.pieces.iter().all(is_certain) {
-            assert!(probe.arrived > 0, "every piece of {id} arrived, and it was not put together: {probe:?}");
-        }
-    }
-
     /// What came out of a probe went one of the ways the model knows. Returns how it looked, and has the model take note.
     fn check_way(
         &mut self,
@@ -335,6 +250,7 @@ impl Run {
             Err(wrong) => panic!("{}: {wrong}", context()),
         }
         self.figures.turns += u64::from(way.is_turn());
+        self.figures.replaced_ports += u64::from(way.port == Port::Another);
         self.spoken.insert((seen.src, seen.dst));
         Some(seen)
     }
@@ -358,50 +274,6 @@ impl Run {
         assert!(is_uniform && is_whole(spans, len), "probe {id} of {len} bytes comes out as {parts:?}");
         let lasts = parts.iter().filter(|part| part.kind == Kind::Piece { more: false }).count();
         assert!(!is_pieces || lasts == 1, "probe {id} has {lasts} last pieces");
-    }
-
-    /// A reset that an engine makes is for a conversation there was between these two.
-    fn check_reset(&mut self, node: Node, place: Place, packet: &Packet, input: &Input) {
-        assert!(
-            packet.proto == Proto::Tcp && packet.flags.has(Flags::RST),
-            "made by an engine: {packet:?}; {input:?}"
-        );
-        let (to, from) = (packet.dst, packet.src);
-        let is_known = self.spoken.contains(&(from, to))
-            || self.spoken.contains(&(to, from))
-            || self
-                .probes
-                .values()
-                .any(|probe| [(to, from), (from, to)].contains(&(probe.packet.src, probe.packet.dst)));
-        assert!(is_known, "node {node}: a reset about nothing: {packet:?}");
-        let Place::Port(port) = place else { return };
-        for conn in &mut self.conns {
-            if (conn.actor, conn.client, conn.target) == ((node, port), packet.dst, packet.src) {
-                conn.is_over = true;
-            }
-        }
-    }
-
-    /// An error that an engine sends is about a packet of its receiver's.
-    fn check_error(&mut self, node: Node, place: Place, kind: u8, quoted: &[u8]) {
-        assert_eq!(kind, 3, "of the errors only `unreachable` is expected");
-        let header_len = match quoted[9] {
-            6 => usize::from(quoted[20 + 12] >> 4) * 4,
-            _ => 8,
-        };
-        let id = id_in(&quoted[20 + header_len..]).expect("a number in the quotation");
-        let probe = &self.probes[&id];
-        let sender = (Place::Port(probe.sender.1), probe.sender.0);
-        assert_eq!((place, node), sender, "an error about {id} goes to another");
-        let quoted_ends = (ip_at(quoted, 12), ip_at(quoted, 16));
-        assert_eq!(
-            quoted_ends,
-            (probe.packet.src.ip, probe.packet.dst.ip),
-            "an error quotes what was not sent"
-        );
-        if probe.question.is_none() {
-            self.conns[probe.conn].is_over = true;
-        }
     }
 
     fn drops(&self, node: Node) -> String {

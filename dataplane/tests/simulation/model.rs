@@ -9,11 +9,15 @@
 //! What the engine is free to choose (whose turn it is, which other client port) the model learns from what it sees, and
 //! from then on holds the engine to it.
 
+mod flows;
+mod view;
+
 use crate::packet::{Packet, Proto, Socket};
 use crate::world::{Name, Net, Node, Virtual, World};
-use skep_dataplane::snapshot::L4;
+use flows::{Flow, Key, Turns, is_alive};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use view::{active, is_backend, is_here, is_open, opens, services_of};
 
 /// No flow of the engine's is forgotten that was seen within this time, in microseconds: its shortest limit, for
 /// connections that are not answered, is 5 s.
@@ -25,36 +29,6 @@ pub(crate) struct Model {
     flows: BTreeMap<(Node, Key), Flow>,
     turns: BTreeMap<(Node, Name), Turns>,
     epochs: u64,
-}
-
-/// A client, whom it asked, and the node it came in by if that is another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Key {
-    net: usize,
-    proto: Proto,
-    client: Socket,
-    service: Socket,
-    via: Option<Node>,
-}
-
-#[derive(Clone, Debug)]
-struct Flow {
-    /// No two flows have the same.
-    epoch: u64,
-    backend: Ipv4Addr,
-    /// The client, as the backend sees it.
-    source: Socket,
-    /// The client's side has ended, and the backend's.
-    ended: [bool; 2],
-    was_reset: bool,
-    last_seen: u64,
-}
-
-/// Who got how many new flows since the list is what it is.
-#[derive(Debug, Default)]
-struct Turns {
-    among: Vec<Ipv4Addr>,
-    taken: BTreeMap<Ipv4Addr, u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,76 +201,6 @@ impl Model {
         Ok(Some(flow.epoch))
     }
 
-    pub(crate) fn has_flow(&self, node: Node, epoch: u64) -> bool {
-        self.flows.iter().any(|((at, _), flow)| *at == node && flow.epoch == epoch)
-    }
-
-    /// Whether a client's port is in nobody's memory, or fresh in everybody's: what a flow is like that was silent for
-    /// long is not for the model to say.
-    pub(crate) fn is_certain(&self, net: usize, proto: Proto, client: Socket, now: u64) -> bool {
-        let mine = |key: &Key| (key.net, key.proto, key.client) == (net, proto, client);
-        self.flows.iter().all(|((_, key), flow)| !mine(key) || flow.last_seen + REMEMBERED / 2 > now)
-    }
-
-    fn open(
-        &mut self,
-        node: Node,
-        key: Key,
-        backend: Ipv4Addr,
-        source: Socket,
-        now: u64,
-    ) -> Result<(), String> {
-        self.epochs += 1;
-        let flow =
-            Flow { epoch: self.epochs, backend, source, ended: [false; 2], was_reset: false, last_seen: now };
-        self.flows.remove(&(node, key));
-        if let Some((holder, old)) = self.holder(node, &key, backend, source) {
-            if !old.was_reset && old.last_seen + REMEMBERED > now {
-                return Err(format!(
-                    "node {node}: answers to {key:?} could not be told from those to {holder:?}"
-                ));
-            }
-            self.flows.remove(&(node, holder));
-        }
-        self.flows.insert((node, key), flow);
-        Ok(())
-    }
-
-    /// Over any stretch of time in which the list does not change, no backend is two turns ahead of another.
-    fn take_turn(&mut self, node: Node, key: Key, backend: Ipv4Addr) -> Result<(), String> {
-        let turns = self.turns.entry((node, Name { net: key.net, ip: key.service.ip })).or_default();
-        *turns.taken.entry(backend).or_default() += 1;
-        let count = |ip: &Ipv4Addr| turns.taken.get(ip).copied().unwrap_or(0);
-        let most = turns.among.iter().map(count).max();
-        let least = turns.among.iter().map(count).min();
-        match most.zip(least) {
-            Some((most, least)) if most - least <= 1 => Ok(()),
-            _ => Err(format!("node {node}: unfair turns at {}: {turns:?}", key.service.ip)),
-        }
-    }
-
-    /// The flow at this node whose answers would look like those of `key`.
-    fn holder(&self, node: Node, key: &Key, backend: Ipv4Addr, source: Socket) -> Option<(Key, &Flow)> {
-        let is_it = |(at, k): &(Node, Key), flow: &Flow| {
-            *at == node
-                && (k.net, k.proto, k.service.port) == (key.net, key.proto, key.service.port)
-                && (flow.backend, flow.source) == (backend, source)
-        };
-        self.flows.iter().find(|(at, flow)| is_it(at, flow)).map(|((_, key), flow)| (*key, flow))
-    }
-
-    /// The flow a packet is the answer of.
-    fn answers(&self, node: Node, net: usize, packet: &Packet) -> Option<Key> {
-        let is_it = |(at, key): &(Node, Key), flow: &Flow| {
-            (*at, key.net, key.proto) == (node, net, packet.proto)
-                && (flow.backend, key.service.port) == (packet.src.ip, packet.src.port)
-                && flow.source == packet.dst
-        };
-        let is_question = packet.proto == Proto::Ping && !packet.is_pong;
-        let found = self.flows.iter().find(|(at, flow)| !is_question && is_it(at, flow));
-        found.map(|((_, key), _)| *key)
-    }
-
     /// An answer is shown as coming from whom the client asked.
     fn back(&self, node: Node, key: Key) -> Vec<Way> {
         self.way(node, key.net, key.via, key.service, key.client, Port::Given, Effect::Reverse(key))
@@ -368,13 +272,6 @@ impl Model {
         self.way(node, net, None, src, packet.dst, Port::Given, Effect::Nothing)
     }
 
-    /// The flow a client's packet goes on with; a new connection begins anew where the last one is over.
-    fn continued(&self, node: Node, key: &Key, packet: &Packet) -> Option<&Flow> {
-        let flow = self.flows.get(&(node, *key))?;
-        let is_over = flow.was_reset || flow.ended == [true; 2];
-        (!(packet.flags.opens() && is_over)).then_some(flow)
-    }
-
     fn opening(
         &self,
         node: Node,
@@ -432,63 +329,4 @@ impl Model {
         let is_nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback();
         self.nets[net].ingress && !is_nobody && self.nets.iter().all(|other| !other.subnet.contains(&ip))
     }
-}
-
-fn opens(packet: &Packet) -> bool {
-    match packet.proto {
-        Proto::Tcp => packet.flags.opens(),
-        Proto::Udp => true,
-        Proto::Ping => !packet.is_pong,
-    }
-}
-
-fn is_open(service: &Virtual, proto: Proto, port: u16) -> bool {
-    let l4 = match proto {
-        Proto::Tcp => L4::Tcp,
-        Proto::Udp => L4::Udp,
-        Proto::Ping => return true,
-    };
-    service.open.as_ref().is_none_or(|open| open.contains(&(l4, port)))
-}
-
-/// Backends that take new flows and are somewhere.
-fn active(view: &World, name: Name, service: &Virtual) -> Vec<Ipv4Addr> {
-    let is_ready = |(ip, is_draining): &&(Ipv4Addr, bool)| {
-        !is_draining && view.seats.contains_key(&Name { ip: *ip, ..name })
-    };
-    service.backends.iter().filter(is_ready).map(|(ip, _)| *ip).collect()
-}
-
-fn services_of(view: &World, task: Name) -> impl Iterator<Item = (&Name, &Virtual)> {
-    let has_it = move |(name, service): &(&Name, &Virtual)| {
-        name.net == task.net && service.backends.iter().any(|(ip, _)| *ip == task.ip)
-    };
-    view.services.iter().filter(has_it)
-}
-
-fn is_backend(view: &World, name: Name) -> bool {
-    services_of(view, name).next().is_some()
-}
-
-/// A network is on a node while that has an endpoint on it.
-fn is_here(view: &World, node: Node, net: usize) -> bool {
-    view.seats.iter().any(|(name, seat)| name.net == net && seat.node == node)
-}
-
-fn is_alive(nets: &[Net], node: Node, old: &World, new: &World, key: &Key, flow: &Flow) -> bool {
-    let net = key.net;
-    let place = |world: &World, ip| {
-        let seat = world.seats.get(&Name { net, ip })?;
-        Some(if seat.node == node { Place::Port(seat.port) } else { Place::Node(seat.node) })
-    };
-    let stayed = |ip: Ipv4Addr| place(new, ip).is_some_and(|here| place(old, ip) == Some(here));
-    let is_outside = !nets[net].subnet.contains(&key.client.ip);
-    let is_direct = key.service.ip == flow.backend && key.via.is_none();
-    let has_client = is_outside || key.via.is_some() || stayed(key.client.ip);
-    let mut services = services_of(new, Name { net, ip: flow.backend });
-    let is_served = is_direct
-        || services.any(|(name, service)| {
-            (key.via.is_some() || name.ip == key.service.ip) && is_open(service, key.proto, key.service.port)
-        });
-    is_here(new, node, net) && has_client && is_served && stayed(flow.backend)
 }

@@ -78,6 +78,7 @@ impl Run {
             return;
         }
         let all: Vec<u8> = std::mem::take(pieces).into_values().flat_map(|(_, bytes)| bytes).collect();
+        self.figures.assembled += 1;
         let packet = read_assembled(probe.packet.proto, frame.src, frame.dst, &all).unwrap();
         assert!(packet.payload == probe.packet.payload, "probe {id} was put together to something else");
         self.hear(at, id, packet.src, packet.dst);
@@ -156,9 +157,9 @@ impl Run {
 }
 
 impl Conn {
-    /// Has the same client with the same port, and another target.
+    /// Has the same client with the same port, and another target or another way in.
     fn is_like(&self, other: &Self) -> bool {
         (self.net, self.proto, self.client) == (other.net, other.proto, other.client)
-            && self.target != other.target
+            && (self.target, self.actor) != (other.target, other.actor)
     }
 }

@@ -1,20 +1,19 @@
 //! [`Run`]: one seed's cluster, its clock and its queue of things to come.
 
 use crate::clients::Conn;
+use crate::figures::Figures;
 use crate::judge::Input;
 use crate::model::Model;
 use crate::packet::Socket;
 use crate::probe::Probe;
 use crate::rng::Rng;
+use crate::station::{Out, Station};
 use crate::underlay::Underlay;
-use crate::world::{Name, Net, Node, World, node_of, vtep};
-use skep_dataplane::ids::PortId;
-use skep_dataplane::{Engine, HEADROOM, Output, VnetHdr};
+use crate::world::{Name, Net, Node, World};
+use skep_dataplane::{DropReason, Engine};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::fmt;
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the world is in motion, in microseconds.
@@ -24,11 +23,14 @@ pub(crate) const MOTION: u64 = 5_000_000;
 /// have answered again and no packet of before is on its way.
 const STILL: u64 = MOTION + 1_500_000;
 
+/// This long before, everybody falls silent: what is still said of before may rightly be refused.
+const HUSH: u64 = 200_000;
+
 /// The end: all that was asked in the still world is answered.
 const END: u64 = STILL + 3_000_000;
 
 /// Flows an engine has room for: more than any run opens.
-const FLOWS: usize = 4096;
+pub(crate) const FLOWS: usize = 4096;
 
 pub(crate) struct Run {
     pub(crate) rng: Rng,
@@ -52,16 +54,9 @@ pub(crate) struct Run {
     pub(crate) next_seq: u32,
     pub(crate) next_ip_id: u16,
     pub(crate) figures: Figures,
+    /// What each engine had dropped when the world stood still.
+    pub(crate) dropped: Vec<Vec<(DropReason, u64)>>,
     is_told: bool,
-}
-
-/// A node: its engine and its agent.
-pub(crate) struct Station {
-    pub(crate) engine: Engine,
-    pub(crate) revision: u64,
-    pub(crate) generation: u64,
-    /// Peers that do not answer its path probes.
-    pub(crate) silent: BTreeSet<Node>,
 }
 
 /// Whoever is at a port: a container, or the kernel of a node behind its `skep0`.
@@ -132,67 +127,10 @@ pub(crate) enum Event {
     },
     /// Nothing changes any more.
     Rest,
+    /// Nobody begins to say anything.
+    Hush,
     /// Everybody asks everybody.
     Matrix,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
-    pub(crate) probes: u64,
-    pub(crate) arrived: u64,
-    pub(crate) forged: u64,
-    pub(crate) answered: u64,
-    pub(crate) turns: u64,
-    pub(crate) revisions: u64,
-    pub(crate) restarts: u64,
-    pub(crate) matrix: u64,
-}
-
-impl Figures {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.probes += other.probes;
-        self.arrived += other.arrived;
-        self.forged += other.forged;
-        self.answered += other.answered;
-        self.turns += other.turns;
-        self.revisions += other.revisions;
-        self.restarts += other.restarts;
-        self.matrix += other.matrix;
-    }
-}
-
-impl fmt::Display for Figures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { probes, arrived, forged, answered, turns, revisions, restarts, matrix } = self;
-        write!(
-            f,
-            "{probes} packets, {arrived} arrivals, {answered} answers that found their client, {turns} turns of services, \
-             {forged} forgeries heard by nobody, {revisions} revisions, {restarts} engines begun anew, \
-             {matrix} conversations in the still world"
-        )
-    }
-}
-
-/// What an engine gave out during one call.
-#[derive(Default)]
-pub(crate) struct Out {
-    pub(crate) frames: Vec<(u32, VnetHdr, Vec<u8>)>,
-    pub(crate) datagrams: Vec<(Node, Vec<u8>)>,
-    silent: Option<BTreeSet<Node>>,
-}
-
-impl Output for Out {
-    fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
-        self.frames.push((port.0, vnet, frame.to_vec()));
-    }
-
-    fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
-        self.datagrams.push((node_of(to), datagram.to_vec()));
-    }
-
-    fn reachability(&mut self, silent: &[Ipv4Addr]) {
-        self.silent = Some(silent.iter().map(|vtep| node_of(*vtep)).collect());
-    }
 }
 
 impl Run {
@@ -224,6 +162,7 @@ impl Run {
             next_seq: rng.next() as u32,
             next_ip_id: rng.next() as u16,
             figures: Figures::default(),
+            dropped: Vec::new(),
             is_told,
             rng,
         };
@@ -292,6 +231,7 @@ impl Run {
             self.later(at, Event::Restart { node });
         }
         self.later(MOTION, Event::Rest);
+        self.later(STILL - HUSH, Event::Hush);
         self.later(STILL, Event::Matrix);
     }
 
@@ -311,6 +251,7 @@ impl Run {
             Event::Answer { question, at, from, to } => self.answer(question, at, from, to),
             Event::Assembled { probe } => self.check_assembled(probe),
             Event::Rest => self.rest(),
+            Event::Hush => self.conns.iter_mut().for_each(|conn| conn.is_over = true),
             Event::Matrix => self.ask_everybody(),
         }
     }
@@ -331,62 +272,8 @@ impl Run {
         true
     }
 
-    fn instant(&self) -> Instant {
+    pub(crate) fn instant(&self) -> Instant {
         self.base + Duration::from_micros(self.now)
-    }
-
-    /// A revision reaches a node. One that is older than what it has changes nothing.
-    fn assign(&mut self, node: Node, revision: u64, is_full: bool) {
-        let station = &mut self.stations[node - 1];
-        if revision < station.revision || revision == station.revision && !is_full {
-            return;
-        }
-        let is_gap = revision > station.revision + 1;
-        station.revision = revision;
-        self.publish(node, is_full || is_gap);
-    }
-
-    /// The agent of a node makes a snapshot of what it knows.
-    fn publish(&mut self, node: Node, is_full: bool) {
-        let station = &self.stations[node - 1];
-        let view = self.history[station.revision as usize].without(&station.silent);
-        // A full sync skips what was published in between.
-        let generation = station.generation + if is_full { 5 } else { 1 };
-        let snapshot = Arc::new(view.project(&self.nets, node, self.nodes(), generation));
-        self.tell(|| {
-            format!(
-                "node {node}: revision {} full {is_full} {:?}",
-                view.revision,
-                self.stations[node - 1].silent
-            )
-        });
-        for (at, actor) in self.actors.range_mut((node, 0)..(node + 1, 0)) {
-            let seat = view.seats.get(&actor.name);
-            let is_here = seat.is_some_and(|seat| (seat.node, seat.port) == *at);
-            actor.life = match actor.life {
-                Life::Waiting if is_here => Life::Living,
-                Life::Living if !is_here => Life::Over,
-                life => life,
-            };
-        }
-        self.model.applied(node, view);
-        let now = self.instant();
-        let mut out = Out::default();
-        let station = &mut self.stations[node - 1];
-        station.generation = generation;
-        station.engine.apply(snapshot, now, &mut out);
-        self.settle(node, Input::Nothing, out);
-    }
-
-    fn restart(&mut self, node: Node) {
-        self.tell(|| format!("node {node}: engine begins anew"));
-        self.figures.restarts += 1;
-        let seed = self.rng.next();
-        let station = &mut self.stations[node - 1];
-        station.engine = Engine::with_flow_capacity(seed, FLOWS);
-        station.silent.clear();
-        self.model.restarted(node);
-        self.publish(node, true);
     }
 
     fn part_nodes(&mut self) {
@@ -403,60 +290,5 @@ impl Run {
             let after = self.rng.below(100_000);
             self.later(after, Event::Assign { node, revision: self.newest(), is_full: false });
         }
-    }
-
-    /// A port's owner hands a frame to its engine.
-    pub(crate) fn hand_in(&mut self, (node, port): (Node, u32), frames: Vec<(VnetHdr, Vec<u8>)>) -> Out {
-        let now = self.instant();
-        let mut out = Out::default();
-        for (vnet, frame) in frames {
-            let mut buf = vec![0; HEADROOM];
-            buf.extend(frame);
-            self.stations[node - 1].engine.handle_frame(PortId(port), vnet, &mut buf, now, &mut out);
-        }
-        out
-    }
-
-    /// A datagram arrives at a node.
-    pub(crate) fn hand_over(&mut self, from: Ipv4Addr, to: Node, mut bytes: Vec<u8>) -> Out {
-        let now = self.instant();
-        let mut out = Out::default();
-        self.stations[to - 1].engine.handle_datagram(from, &mut bytes, now, &mut out);
-        out
-    }
-
-    /// Carries out what an engine said.
-    pub(crate) fn settle(&mut self, node: Node, input: Input, out: Out) {
-        let Out { frames, datagrams, silent } = out;
-        if let Some(silent) = silent {
-            self.stations[node - 1].silent = silent;
-            self.later(5_000, Event::Reachability { node });
-        }
-        let probes = input.probes();
-        self.judge(node, input, &frames, &datagrams);
-        for (to, bytes) in datagrams {
-            self.emit(node, to, bytes, &probes);
-        }
-        for (port, vnet, frame) in frames {
-            self.receive((node, port), vnet, &frame, &probes);
-        }
-    }
-
-    fn emit(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
-        let copies = self.underlay.copies(from, to, &mut self.rng);
-        if copies.len() > 1 {
-            for id in probes {
-                self.probes.get_mut(id).unwrap().was_doubled = true;
-            }
-        }
-        for after in copies {
-            let event = Event::Datagram { from, to, bytes: bytes.clone(), probes: probes.to_vec() };
-            self.later(after, event);
-        }
-    }
-
-    fn deliver(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
-        let out = self.hand_over(vtep(from), to, bytes.clone());
-        self.settle(to, Input::Datagram { from, bytes, probes: probes.to_vec() }, out);
     }
 }

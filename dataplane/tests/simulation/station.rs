@@ -1,0 +1,154 @@
+//! [`Station`]: a node's engine, and its agent: it makes snapshots of the revisions that reach it and carries out what
+//! the engine says.
+
+use crate::judge::Input;
+use crate::run::{Event, FLOWS, Life, Run};
+use crate::world::{Node, node_of, vtep};
+use skep_dataplane::ids::PortId;
+use skep_dataplane::{Engine, HEADROOM, Output, VnetHdr};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// A node: its engine and its agent.
+pub(crate) struct Station {
+    pub(crate) engine: Engine,
+    pub(crate) revision: u64,
+    pub(crate) generation: u64,
+    /// Peers that do not answer its path probes.
+    pub(crate) silent: BTreeSet<Node>,
+}
+
+/// What an engine gave out during one call.
+#[derive(Default)]
+pub(crate) struct Out {
+    pub(crate) frames: Vec<(u32, VnetHdr, Vec<u8>)>,
+    pub(crate) datagrams: Vec<(Node, Vec<u8>)>,
+    pub(crate) silent: Option<BTreeSet<Node>>,
+}
+
+impl Output for Out {
+    fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
+        self.frames.push((port.0, vnet, frame.to_vec()));
+    }
+
+    fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
+        self.datagrams.push((node_of(to), datagram.to_vec()));
+    }
+
+    fn reachability(&mut self, silent: &[Ipv4Addr]) {
+        self.silent = Some(silent.iter().map(|vtep| node_of(*vtep)).collect());
+    }
+}
+
+impl Run {
+    /// A revision reaches a node. One that is older than what it has changes nothing.
+    pub(crate) fn assign(&mut self, node: Node, revision: u64, is_full: bool) {
+        let station = &mut self.stations[node - 1];
+        if revision < station.revision || revision == station.revision && !is_full {
+            return;
+        }
+        let is_gap = revision > station.revision + 1;
+        station.revision = revision;
+        self.publish(node, is_full || is_gap);
+    }
+
+    /// The agent of a node makes a snapshot of what it knows.
+    pub(crate) fn publish(&mut self, node: Node, is_full: bool) {
+        let station = &self.stations[node - 1];
+        let view = self.history[station.revision as usize].without(&station.silent);
+        // A full sync skips what was published in between.
+        let generation = station.generation + if is_full { 5 } else { 1 };
+        let snapshot = Arc::new(view.project(&self.nets, node, self.nodes(), generation));
+        self.tell(|| {
+            format!(
+                "node {node}: revision {} full {is_full} {:?}",
+                view.revision,
+                self.stations[node - 1].silent
+            )
+        });
+        for (at, actor) in self.actors.range_mut((node, 0)..(node + 1, 0)) {
+            let seat = view.seats.get(&actor.name);
+            let is_here = seat.is_some_and(|seat| (seat.node, seat.port) == *at);
+            actor.life = match actor.life {
+                Life::Waiting if is_here => Life::Living,
+                Life::Living if !is_here => Life::Over,
+                life => life,
+            };
+        }
+        self.model.applied(node, view);
+        let now = self.instant();
+        let mut out = Out::default();
+        let station = &mut self.stations[node - 1];
+        station.generation = generation;
+        station.engine.apply(snapshot, now, &mut out);
+        self.settle(node, Input::Nothing, out);
+    }
+
+    pub(crate) fn restart(&mut self, node: Node) {
+        self.tell(|| format!("node {node}: engine begins anew"));
+        self.figures.restarts += 1;
+        let seed = self.rng.next();
+        let station = &mut self.stations[node - 1];
+        station.engine = Engine::with_flow_capacity(seed, FLOWS);
+        station.silent.clear();
+        self.model.restarted(node);
+        self.publish(node, true);
+    }
+
+    /// A port's owner hands a frame to its engine.
+    pub(crate) fn hand_in(&mut self, (node, port): (Node, u32), frames: Vec<(VnetHdr, Vec<u8>)>) -> Out {
+        let now = self.instant();
+        let mut out = Out::default();
+        for (vnet, frame) in frames {
+            let mut buf = vec![0; HEADROOM];
+            buf.extend(frame);
+            self.stations[node - 1].engine.handle_frame(PortId(port), vnet, &mut buf, now, &mut out);
+        }
+        out
+    }
+
+    /// A datagram arrives at a node.
+    pub(crate) fn hand_over(&mut self, from: Ipv4Addr, to: Node, mut bytes: Vec<u8>) -> Out {
+        let now = self.instant();
+        let mut out = Out::default();
+        self.stations[to - 1].engine.handle_datagram(from, &mut bytes, now, &mut out);
+        out
+    }
+
+    /// Carries out what an engine said.
+    pub(crate) fn settle(&mut self, node: Node, input: Input, out: Out) {
+        let Out { frames, datagrams, silent } = out;
+        if let Some(silent) = silent {
+            self.figures.silences += silent.len() as u64;
+            self.stations[node - 1].silent = silent;
+            self.later(5_000, Event::Reachability { node });
+        }
+        let probes = input.probes();
+        self.judge(node, input, &frames, &datagrams);
+        for (to, bytes) in datagrams {
+            self.emit(node, to, bytes, &probes);
+        }
+        for (port, vnet, frame) in frames {
+            self.receive((node, port), vnet, &frame, &probes);
+        }
+    }
+
+    pub(crate) fn emit(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
+        let copies = self.underlay.copies(from, to, &mut self.rng);
+        if copies.len() > 1 {
+            for id in probes {
+                self.probes.get_mut(id).unwrap().was_doubled = true;
+            }
+        }
+        for after in copies {
+            let event = Event::Datagram { from, to, bytes: bytes.clone(), probes: probes.to_vec() };
+            self.later(after, event);
+        }
+    }
+
+    pub(crate) fn deliver(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
+        let out = self.hand_over(vtep(from), to, bytes.clone());
+        self.settle(to, Input::Datagram { from, bytes, probes: probes.to_vec() }, out);
+    }
+}
