@@ -257,8 +257,11 @@ impl Nat {
 
     /// The client's own port, or another one where the reply could not be told from another flow's.
     fn free_port(&self, flow: &Flow) -> Option<u16> {
-        let is_free =
-            |port: &u16| self.flows.find_reverse(&Flow { source_port: *port, ..*flow }.reverse()).is_none();
+        let is_free = |port: &u16| {
+            let answer = Flow { source_port: *port, ..*flow }.reverse();
+            // Neither another flow's answer, nor what the backend itself asks this client.
+            self.flows.find_reverse(&answer).is_none() && self.flows.find_forward(&answer, None).is_none()
+        };
         let span = u64::from(u16::MAX - FIRST_CLIENT_PORT) + 1;
         let name = u64::from(flow.client.to_bits()) << 16 | u64::from(flow.client_port);
         let other = |nth| FIRST_CLIENT_PORT + (scramble(self.seed ^ nth, name) % span) as u16;

@@ -279,6 +279,26 @@ fn a_direct_connection_after_one_through_the_vip_gets_another_port_too() {
     assert_eq!(sim.receive(1, 1).ends(), (ip("10.1.0.5"), 80, ip(CLIENT), 4000));
 }
 
+/// Two tasks that talk to each other, from and to fixed ports, and one of them to the other's service as well.
+#[test]
+fn what_a_backend_asks_its_client_is_told_from_what_it_answers_for_its_service() {
+    let services = overlay().service(VIP, &[BACKENDS[0]], ServicePorts::All).service(
+        "10.1.0.9",
+        &[CLIENT],
+        ServicePorts::All,
+    );
+    let mut sim = Sim::new(3, vec![services]);
+    let (backend, direct) = (BACKENDS[0], from_to(BACKENDS[0], CLIENT).udp(7946, 7946, b"direct"));
+    sim.send(1, 2, &direct);
+    assert_eq!(sim.receive(1, 1).src, ip(backend));
+    let balanced = reach(&mut sim, &from_to(CLIENT, VIP).udp(7946, 7946, b"?"));
+    assert_ne!(balanced.src_port, 7946);
+    sim.send(1, 2, &direct);
+    assert_eq!(sim.receive(1, 1).ends(), (ip(backend), 7946, ip(CLIENT), 7946));
+    sim.send(1, 2, &from_to(backend, CLIENT).udp(7946, balanced.src_port, b"!"));
+    assert_eq!(sim.receive(1, 1).ends(), (ip(VIP), 7946, ip(CLIENT), 7946));
+}
+
 #[test]
 fn a_new_syn_after_the_end_is_scheduled_anew() {
     let mut sim = sim_of(&BACKENDS);

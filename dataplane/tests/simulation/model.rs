@@ -287,7 +287,7 @@ impl Model {
             Some((_, flow)) if flow.was_reset => Port::Given,
             Some((_, flow)) if flow.last_seen + REMEMBERED <= now => Port::Any,
             Some(_) => Port::Another,
-            None => Port::Given,
+            None => self.asked_back(node, &key, backend, src, now),
         };
         let dst = Socket { ip: backend, ..key.service };
         self.way(node, key.net, None, src, dst, port, Effect::Open { key, backend, is_turn })

@@ -1,7 +1,7 @@
 //! Flows and turns: what the model remembers of what the engines chose.
 
 use super::view::is_here;
-use super::{Model, Place, REMEMBERED};
+use super::{Model, Place, Port, REMEMBERED};
 use crate::model::view::{is_open, services_of};
 use crate::packet::{Packet, Proto, Socket};
 use crate::world::{Name, Net, Node, World};
@@ -101,6 +101,23 @@ impl Model {
                 && (flow.backend, flow.source) == (backend, source)
         };
         self.flows.iter().find(|(at, flow)| is_it(at, flow)).map(|((_, key), flow)| (*key, flow))
+    }
+
+    /// Answers must not look like what the backend itself asks the client either.
+    pub(super) fn asked_back(
+        &self,
+        node: Node,
+        key: &Key,
+        backend: Ipv4Addr,
+        source: Socket,
+        now: u64,
+    ) -> Port {
+        let back = Key { client: Socket { ip: backend, ..key.service }, service: source, ..*key };
+        match self.flows.get(&(node, Key { via: None, ..back })) {
+            Some(flow) if flow.last_seen + REMEMBERED <= now => Port::Any,
+            Some(_) => Port::Another,
+            None => Port::Given,
+        }
     }
 
     /// The flow a packet is the answer of.
