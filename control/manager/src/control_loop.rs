@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod anything;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod running;
 #[cfg(test)]
 pub(crate) mod sim;

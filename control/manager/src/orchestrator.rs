@@ -14,7 +14,7 @@ pub(crate) use restart::{FIELD as RESTART_POLICY, RestartPolicy};
 use crate::draft::{Draft, TaskIds};
 use crate::placement::Placement;
 use crate::state::State;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use skep_model::cluster::Meta;
 use skep_model::node::{Availability, Node, NodeState};
 use skep_model::service::{Service, TaskSpec};
@@ -51,9 +51,9 @@ const REJECTED: &str = "assigned node no longer meets constraints";
 pub(crate) fn run(draft: &mut Draft<'_>, ids: TaskIds<'_>) {
     release_delayed(draft);
     for decide in [replacements, numbers] {
-        let actions = decide(draft);
+        let (actions, newest) = (decide(draft), newest_ahead(draft));
         for action in actions {
-            apply(draft, ids, action);
+            apply(draft, ids, action, &newest);
         }
     }
     adopt_changes(draft);
@@ -193,9 +193,9 @@ fn release_delayed(draft: &mut Draft<'_>) {
     }
 }
 
-fn apply(draft: &mut Draft<'_>, ids: TaskIds<'_>, action: Action) {
+fn apply(draft: &mut Draft<'_>, ids: TaskIds<'_>, action: Action, newest: &Newest) {
     match action {
-        Action::Create(place) => create(draft, ids, place),
+        Action::Create(place) => create(draft, ids, place, newest),
         Action::ShutDown(id) => {
             draft.edit_task(&id, |task| task.desired_state = task.desired_state.max(TaskState::Shutdown));
         }
@@ -207,13 +207,14 @@ fn apply(draft: &mut Draft<'_>, ids: TaskIds<'_>, action: Action) {
     }
 }
 
-fn create(draft: &mut Draft<'_>, ids: TaskIds<'_>, place: Place) {
+fn create(draft: &mut Draft<'_>, ids: TaskIds<'_>, place: Place, newest: &Newest) {
     let Some(service) = draft.state().services.get(&place.service) else { return };
     let now = draft.now();
+    let made = made_at(&place, newest, now);
     let delayed = place.not_before.is_some_and(|time| time > now);
     let task = Task {
         id: ids(),
-        meta: Meta::new(now),
+        meta: Meta { updated_at: now, ..Meta::new(made) },
         spec: service.spec.task_template.clone(),
         service_id: service.id.clone(),
         service_name: service.spec.name.clone(),
@@ -231,4 +232,25 @@ fn create(draft: &mut Draft<'_>, ids: TaskIds<'_>, place: Place) {
         attachments: Vec::new(),
     };
     draft.put_task(task);
+}
+
+/// When the newest task of a place was made.
+type Newest = BTreeMap<(ServiceId, u64, Option<NodeId>), Timestamp>;
+
+/// The places whose newest task is not older than now: somebody has set the clock back.
+fn newest_ahead(draft: &Draft<'_>) -> Newest {
+    let mut newest = Newest::new();
+    let ahead = |task: &&Task| task.meta.created_at >= draft.now() && !task.is_attachment();
+    for task in draft.state().tasks.values().filter(ahead) {
+        let node = (task.slot == 0).then(|| task.node_id.clone());
+        let made = newest.entry((task.service_id.clone(), task.slot, node)).or_insert(task.meta.created_at);
+        *made = task.meta.created_at.max(*made);
+    }
+    newest
+}
+
+/// When a new task of the place is made: later than the others there, for their order says which one counts.
+fn made_at(place: &Place, newest: &Newest, now: Timestamp) -> Timestamp {
+    let newest = newest.get(&(place.service.clone(), place.slot, place.node.clone()));
+    newest.and_then(|newest| newest.checked_add(SignedDuration::from_nanos(1)).ok()).unwrap_or(now)
 }

@@ -184,7 +184,8 @@ impl<'s> Load<'s> {
         if task.is_wanted() && (TaskState::Assigned..=TaskState::Running).contains(&task.status.state) {
             self.add(&task.service_id);
         }
-        let lately = now.duration_since(task.status.timestamp) <= FAILURE_WINDOW;
+        // When the manager noted it: nodes' clocks may be wrong, and its own may have been set back since.
+        let lately = now.duration_since(task.meta.updated_at).abs() <= FAILURE_WINDOW;
         if lately && matches!(task.status.state, TaskState::Failed | TaskState::Rejected) {
             *self.failures.entry(task.service_id.clone()).or_default() += 1;
         }
