@@ -38,6 +38,8 @@ pub enum AttachError {
     Address(String),
     #[error("this node has {MAX_PER_NODE} attachments, the most there may be: detach one first")]
     TooMany,
+    #[error("the node has connected anew meanwhile: try again")]
+    Replaced,
     #[error("the description of what is attached is longer than {MAX_CONTAINER_BYTES} bytes")]
     TooLong,
 }

@@ -125,6 +125,7 @@ async fn serve(
     let mut session = Session {
         core,
         node: node.clone(),
+        generation,
         inbound,
         outbound,
         commands,
@@ -161,6 +162,7 @@ async fn note_disconnected(core: &Arc<ManagerCore>, node: NodeId) {
 struct Session<'a> {
     core: &'a Arc<ManagerCore>,
     node: NodeId,
+    generation: u64,
     inbound: Inbound,
     outbound: mpsc::Sender<Bytes>,
     commands: mpsc::Receiver<Command>,
@@ -259,7 +261,9 @@ impl Session<'_> {
 
     async fn attach(&mut self, request: AttachRequest) -> Result<(), SessionEnd> {
         let (core, node, number) = (self.core.clone(), self.node.clone(), request.request);
-        let planned = tokio::task::spawn_blocking(move || attach::attach(&core.db, &node, &request)).await;
+        let generation = self.generation;
+        let planned =
+            tokio::task::spawn_blocking(move || attach::attach(&core, &node, generation, &request)).await;
         let result = planned.unwrap_or_else(|panic| Err(panic.to_string()));
         self.send(&ToAgent::Attached { request: number, result }).await
     }

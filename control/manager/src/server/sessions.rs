@@ -86,6 +86,11 @@ impl Sessions {
         self.lock().by_node.remove(node);
     }
 
+    /// Whether no newer session of the node has begun.
+    pub(crate) fn is_current(&self, node: &NodeId, generation: u64) -> bool {
+        self.lock().by_node.get(node).is_some_and(|handle| handle.generation == generation)
+    }
+
     pub(crate) fn is_connected(&self, node: &NodeId) -> bool {
         self.lock().by_node.contains_key(node)
     }
@@ -118,6 +123,9 @@ mod tests {
         let mut older = sessions.register(&node);
         let newer = sessions.register(&node);
         assert!(matches!(older.commands.try_recv(), Err(mpsc::error::TryRecvError::Disconnected)));
+        assert!(
+            sessions.is_current(&node, newer.generation) && !sessions.is_current(&node, older.generation)
+        );
         assert!(!sessions.unregister(&node, older.generation));
         assert!(sessions.is_connected(&node));
         assert!(sessions.unregister(&node, newer.generation));
