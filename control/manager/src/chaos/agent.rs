@@ -42,6 +42,13 @@ pub(super) struct Agent {
     ended: BTreeSet<TaskId>,
 }
 
+#[derive(Clone, Copy)]
+struct TaskWanted {
+    is_wanted: bool,
+    /// No node sends it anything new.
+    may_stop: bool,
+}
+
 /// One task's life on this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Local {
@@ -209,10 +216,12 @@ impl World {
         agent.desired = Some(desired);
         if !lost {
             self.check_desired(&shared);
+            let revision = shared.revision;
             if let Some(agent) = self.agents.get_mut(node) {
                 agent.wanted = Some(shared);
             }
             self.reconcile(node);
+            self.send_up(id, ToManager::Applied { revision });
         }
         if gap {
             self.send_up(id, ToManager::Resync);
@@ -223,19 +232,20 @@ impl World {
     fn reconcile(&mut self, node: &NodeId) {
         let Some(agent) = self.agents.get_mut(node) else { return };
         let Some(wanted) = agent.wanted.clone() else { return };
-        let assigned: BTreeMap<&TaskId, bool> = wanted
+        let assigned: BTreeMap<&TaskId, TaskWanted> = wanted
             .assignments
             .values()
             .filter_map(|assignment| match assignment {
                 Assignment::Task(task) if task.container.is_some() => {
-                    Some((&task.id, task.desired_state <= TaskState::Running))
+                    let is_wanted = task.desired_state <= TaskState::Running;
+                    Some((&task.id, TaskWanted { is_wanted, may_stop: !is_wanted && task.drained }))
                 }
                 _ => None,
             })
             .collect();
         let (mut steps, mut declined) = (Vec::new(), Vec::new());
-        for (task, is_wanted) in &assigned {
-            match (agent.tasks.get(*task), is_wanted) {
+        for (task, wanted) in &assigned {
+            match (agent.tasks.get(*task), wanted.is_wanted) {
                 (None, true) => {
                     assert!(!agent.ended.contains(*task), "{task} has ended and is started again on {node}");
                     agent.tasks.insert((*task).clone(), Local::Preparing);
@@ -248,8 +258,8 @@ impl World {
                 _ => {}
             }
         }
-        let unwanted = |task: &TaskId| !assigned.get(task).is_some_and(|is_wanted| *is_wanted);
-        for (task, local) in agent.tasks.iter_mut().filter(|(task, _)| unwanted(task)) {
+        let may_stop = |task: &TaskId| assigned.get(task).is_none_or(|wanted| wanted.may_stop);
+        for (task, local) in agent.tasks.iter_mut().filter(|(task, _)| may_stop(task)) {
             if *local < Local::Stopping {
                 *local = Local::Stopping;
                 steps.push(task.clone());

@@ -7,7 +7,7 @@ use crate::control_loop::{plan_with, sim};
 use crate::dispatch;
 use crate::state::{Change, State};
 use jiff::Timestamp;
-use skep_model::assign::{Assignment, Desired};
+use skep_model::assign::{Assignment, Desired, Key};
 use skep_model::node::{Availability, NodeState};
 use skep_model::service::{Mode, Service};
 use skep_model::task::{Task, TaskState};
@@ -163,7 +163,7 @@ impl World {
             let state = self.state().expect("nothing kills the manager any more");
             waiting.retain(|node| {
                 let wanted = self.agents[node].wanted.as_ref();
-                wanted.is_none_or(|wanted| wanted.assignments != dispatch::assignments(&state, node))
+                wanted.is_none_or(|wanted| without_drains(wanted) != dispatch::assignments(&state, node))
             });
             self.run_until(self.now + 50);
         }
@@ -270,6 +270,17 @@ fn is_whole(state: &State, service: &Service) {
         let tasks: Vec<_> = state.tasks_of(&service.id).map(brief).collect();
         assert!(full, "{} has {running} of {wanted} tasks and room for more: {tasks:#?}", service.id);
     }
+}
+
+/// Drains are no part of the state.
+fn without_drains(desired: &Desired) -> BTreeMap<Key, Assignment> {
+    let mut assignments = desired.assignments.clone();
+    for assignment in assignments.values_mut() {
+        if let Assignment::Task(task) = assignment {
+            task.drained = false;
+        }
+    }
+    assignments
 }
 
 fn brief(task: &Task) -> String {

@@ -5,6 +5,8 @@ use crate::attach;
 use crate::control_loop::{plan_with, until};
 use crate::db::{Db, UpdateError};
 use crate::dispatch;
+use crate::dispatch::coverage::Coverage;
+use crate::dispatch::drain::Drains;
 use crate::liveness::{HEARTBEAT_PERIOD, Liveness};
 use crate::server::reports;
 use crate::state::{Change, State};
@@ -28,12 +30,15 @@ pub(super) struct Manager {
     pub(super) db: Db,
     liveness: Liveness,
     pub(super) sessions: BTreeMap<NodeId, LineId>,
-    /// What each session's node has, as far as was sent.
+    /// What each session's node has, as far as was sent, and as far as it said.
     sent: BTreeMap<LineId, Desired>,
+    coverage: BTreeMap<LineId, Coverage>,
+    drains: Drains,
     assigns: BTreeSet<LineId>,
-    /// When the loop and the watch over silent nodes look next.
+    /// When the loop, the watch over silent nodes and the one over drains look next.
     plans_at: Option<Millis>,
     listens_at: Option<Millis>,
+    drains_at: Option<Millis>,
 }
 
 /// How a write ended.
@@ -66,9 +71,20 @@ impl World {
         let liveness = Liveness::new(HEARTBEAT_PERIOD, expected.map(|node| node.id.clone()), self.instant());
         self.manager_life += 1;
         self.tell(|| format!("the manager starts at revision {}", state.revision));
-        let (sessions, sent, assigns) = Default::default();
-        self.manager =
-            Some(Manager { db, liveness, sessions, sent, assigns, plans_at: None, listens_at: None });
+        let (sessions, sent, coverage, drains, assigns) = Default::default();
+        let (plans_at, listens_at, drains_at) = (None, None, None);
+        self.manager = Some(Manager {
+            db,
+            liveness,
+            sessions,
+            sent,
+            coverage,
+            drains,
+            assigns,
+            plans_at,
+            listens_at,
+            drains_at,
+        });
         self.plan_soon();
         self.watch_liveness();
     }
@@ -114,11 +130,63 @@ impl World {
         self.figures.commits += 1;
         self.check_commit(state);
         self.plan_soon();
-        let Some(manager) = &mut self.manager else { return };
+        self.observe(state);
+        let Some(manager) = &self.manager else { return };
         let lines: Vec<LineId> = manager.sessions.values().copied().collect();
-        let (due, life) = (self.now + ASSIGNMENT_INTERVAL, self.manager_life);
-        let lines: Vec<LineId> = lines.into_iter().filter(|line| manager.assigns.insert(*line)).collect();
-        lines.into_iter().for_each(|line| self.at(due, Event::Assign(life, line)));
+        let due = self.now + ASSIGNMENT_INTERVAL;
+        lines.into_iter().for_each(|line| self.assign_at(due, line));
+    }
+
+    fn assign_at(&mut self, due: Millis, line: LineId) {
+        let (life, Some(manager)) = (self.manager_life, self.manager.as_mut()) else { return };
+        if manager.assigns.insert(line) {
+            self.at(due, Event::Assign(life, line));
+        }
+    }
+
+    /// The drains as of `state`; nodes hear at once of tasks they may stop.
+    fn observe(&mut self, state: &State) {
+        let instant = self.instant();
+        let Some(manager) = self.manager.as_mut() else { return };
+        let drained = manager.drains.observe(state, instant);
+        self.tell_drained(drained);
+    }
+
+    fn tell_drained(&mut self, drained: bool) {
+        let instant = self.instant();
+        let (life, now, Some(manager)) = (self.manager_life, self.now, self.manager.as_mut()) else { return };
+        let deadline = manager.drains.next_deadline();
+        let wait = deadline.map(|deadline| deadline.saturating_duration_since(instant).as_millis() as Millis);
+        let news = |line: &&LineId| {
+            manager.sent.get(*line).is_some_and(|sent| manager.drains.has_news_for(&sent.assignments))
+        };
+        let lines: Vec<LineId> =
+            manager.sessions.values().filter(|_| drained).filter(news).copied().collect();
+        if let Some(time) =
+            wait.map(|wait| now + wait).filter(|time| manager.drains_at.is_none_or(|at| at > *time))
+        {
+            manager.drains_at = Some(time);
+            self.at(time, Event::Drains(life));
+        }
+        lines.into_iter().for_each(|line| self.assign(line));
+    }
+
+    pub(super) fn judge_drains(&mut self, life: u64) {
+        let (now, instant) = (self.now, self.instant());
+        let due = |manager: &&mut Manager| manager.drains_at == Some(now) && life == self.manager_life;
+        let Some(manager) = self.manager.as_mut().filter(due) else { return };
+        manager.drains_at = None;
+        let drained = manager.drains.judge(instant);
+        self.tell_drained(drained);
+    }
+
+    /// What the node has in place, as its session knows.
+    fn note_coverage(&mut self, id: LineId) {
+        let instant = self.instant();
+        let (Some(line), Some(manager)) = (self.lines.get(&id), self.manager.as_mut()) else { return };
+        let Some(covered) = manager.coverage.get(&id).and_then(Coverage::covered) else { return };
+        let drained = manager.drains.covers(&line.node, covered, instant);
+        self.tell_drained(drained);
     }
 
     pub(super) fn manager_dies(&mut self, death: Death) {
@@ -262,6 +330,10 @@ impl World {
                 manager.sent.remove(&id);
                 self.assign(id);
             }
+            ToManager::Applied { revision } => {
+                manager.coverage.entry(id).or_default().applied(revision);
+                self.note_coverage(id);
+            }
             ToManager::Attach(request) => self.attach(id, &node, &request),
             ToManager::Detach { task } => {
                 self.write(|state| Ok::<_, Infallible>(reports::detached(state, &node, &task)));
@@ -285,6 +357,7 @@ impl World {
         }
         if let Some(manager) = &mut self.manager {
             manager.liveness.connected(&node, instant);
+            manager.drains.begins(&node);
         }
         self.watch_liveness();
         let addr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -347,14 +420,26 @@ impl World {
         if !state.nodes.contains_key(&node) {
             return self.node_is_removed(id, &node);
         }
-        let desired = Desired { revision: state.revision, assignments: dispatch::assignments(&state, &node) };
+        self.observe(&state);
+        let Some(manager) = self.manager.as_mut() else { return };
+        let mut assignments = dispatch::assignments(&state, &node);
+        manager.drains.mark(&mut assignments);
+        let desired = Desired { revision: state.revision, assignments };
         let message = match manager.sent.get(&id) {
             None => Some(desired.complete()),
             Some(sent) => desired.since(sent),
         };
-        if let Some(message) = message {
-            manager.sent.insert(id, desired);
-            self.send_down(id, ToAgent::Assignments(message));
+        let coverage = manager.coverage.entry(id).or_default();
+        match message {
+            Some(message) => {
+                coverage.sent(state.revision);
+                manager.sent.insert(id, desired);
+                self.send_down(id, ToAgent::Assignments(message));
+            }
+            None => {
+                coverage.unchanged(state.revision);
+                self.note_coverage(id);
+            }
         }
     }
 }
