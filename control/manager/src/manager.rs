@@ -32,7 +32,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Cheap to clone; all clones are the same manager.
 #[derive(Clone)]
 pub struct Manager {
-    core: Arc<ManagerCore>,
+    pub(crate) core: Arc<ManagerCore>,
     running: Arc<Mutex<Option<Running>>>,
 }
 

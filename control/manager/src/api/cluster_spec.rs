@@ -76,6 +76,9 @@ fn labels(value: &Value) -> Result<Option<BTreeMap<String, String>>, ApiError> {
 }
 
 fn history(value: &Value) -> Result<Option<i64>, ApiError> {
+    if !value.is_object() && !value.is_null() {
+        return Err(ApiError::invalid("Orchestration has to be an object"));
+    }
     let fields = value.as_object().into_iter().flatten();
     for (name, value) in fields.filter(|(name, _)| name.as_str() != "TaskHistoryRetentionLimit") {
         check_fixed(&format!("Orchestration.{name}"), value, None)?;
@@ -159,6 +162,10 @@ mod tests {
                 "TaskHistoryRetentionLimit is \"x\"",
             ),
             (json!({"Labels": [1]}), "Labels has to be an object"),
+            (json!({"Labels": {"a": "x".repeat(70_000)}}), "labels are longer than"),
+            (json!({"Orchestration": 5}), "Orchestration has to be an object"),
+            (json!({"Raft": "x"}), "Raft cannot be \"x\""),
+            (json!({"Unheard": [1]}), "Unheard cannot be [1]"),
         ] {
             let refusal = settings(spec.clone()).unwrap_err();
             assert!(refusal.contains(says), "{spec}: {refusal}");

@@ -12,6 +12,8 @@ use std::net::Ipv4Addr;
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
 /// Each is looked at whenever the network gives an address away.
 const MAX_RESERVED: usize = 256;
+/// As long as a host name may be (RFC 1035 §2.3.4).
+const MAX_NAME_BYTES: usize = 255;
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -74,9 +76,11 @@ impl IpamConfig {
         let range =
             given(self.range).map(|text| read_range(&text, of_subnet("IP range", &text)?)).transpose()?;
         let reserved = self.reserved.unwrap_or_default();
-        if reserved.len() > MAX_RESERVED {
-            let text = format!("a network can keep {MAX_RESERVED} auxiliary addresses free at most");
-            return Err(ApiError::invalid(text));
+        if reserved.len() > MAX_RESERVED || reserved.keys().any(|name| name.len() > MAX_NAME_BYTES) {
+            return Err(ApiError::invalid(format!(
+                "a network can keep {MAX_RESERVED} auxiliary addresses free at most, with names of \
+                 {MAX_NAME_BYTES} bytes"
+            )));
         }
         let reserved = reserved.into_iter().map(|(name, text)| {
             let addr = read_host("auxiliary address", &text, of_subnet("auxiliary address", &text)?)?;

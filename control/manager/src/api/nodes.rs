@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 use skep_model::node::{Availability, NodeSpec, NodeState, Role};
 use std::collections::BTreeMap;
 
+/// As long as a host name may be (RFC 1035 §2.3.4).
+const MAX_NAME_BYTES: usize = 255;
+
 /// The body of `POST /nodes/{id}/update`: the whole spec, as it was read.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -47,6 +50,9 @@ impl UpdateNode {
             return Err(ApiError::invalid("a label needs a name: KEY or KEY=VALUE"));
         }
         let name = self.name.filter(|name| !name.is_empty());
+        if name.as_ref().is_some_and(|name| name.len() > MAX_NAME_BYTES) {
+            return Err(ApiError::invalid(format!("a node's name has {MAX_NAME_BYTES} bytes at most")));
+        }
         Ok(NodeSpec { name, labels, role, availability, extra: Map::new() })
     }
 }

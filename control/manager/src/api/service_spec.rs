@@ -15,6 +15,8 @@ pub const MAX_REPLICAS: u64 = 8_192;
 /// Each network is an interface of every task.
 const MAX_NETWORKS: usize = 32;
 const MAX_ALIASES: usize = 16;
+/// Every task has a copy.
+const MAX_PLACEMENT_BYTES: usize = 16 << 10;
 
 impl From<NameError> for ApiError {
     fn from(error: NameError) -> Self {
@@ -67,6 +69,10 @@ fn check_task(task: &TaskSpec) -> Result<(), ApiError> {
 fn check_placement(spec: &ServiceSpec) -> Result<(), ApiError> {
     let placement =
         Placement::of(&spec.task_template).map_err(|error| ApiError::invalid(error.to_string()))?;
+    let bytes = serde_json::to_vec(&spec.task_template.placement).map_or(usize::MAX, |json| json.len());
+    if bytes > MAX_PLACEMENT_BYTES {
+        return Err(ApiError::invalid(format!("Placement is longer than {MAX_PLACEMENT_BYTES} bytes")));
+    }
     match placement.max_per_node.is_some() && spec.mode.is_global() {
         true => Err(ApiError::invalid(
             "replicas-max-per-node can only be used with replicated mode: a global service has one task on every node",

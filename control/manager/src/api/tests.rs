@@ -393,6 +393,8 @@ fn placement_is_checked() {
     assert!(constraint("engine.labels.x==y").1.contains("says nothing of a node"));
     let many: Vec<String> = (0..65).map(|n| format!("node.id!={n}")).collect();
     assert!(refusal(place(json!({"Constraints": many}))).1.contains("64 constraints"));
+    let long = format!("node.labels.x=={}", "y".repeat(20_000));
+    assert_eq!(constraint(&long), invalid("Placement is longer than 16384 bytes"));
     let spread = |over: &str| place(json!({"Preferences": [{"Spread": {"SpreadDescriptor": over}}]}));
     assert!(refusal(spread("node.role")).1.contains("placement preference \"node.role\" cannot be followed"));
     assert!(refusal(place(json!({"Preferences": [{}]}))).1.contains("placement preference \"\""));

@@ -70,6 +70,8 @@ fn what_a_node_cannot_be_is_refused_with_a_sentence() {
     assert!(nameless.1.ends_with("a label needs a name: KEY or KEY=VALUE"));
     let huge = refusal(try_update(&sim, json!({"Labels": {"k": "x".repeat(70_000)}})));
     assert!(huge.1.contains("labels are longer than"));
+    let named = refusal(try_update(&sim, json!({"Name": "x".repeat(256)})));
+    assert!(named.1.ends_with("a node's name has 255 bytes at most"));
     make_manager(&mut sim, 1);
     let demoted = refusal(try_update(&sim, json!({})));
     let last = "attempting to demote the last manager of the swarm";
