@@ -17,7 +17,7 @@ usage: cargo xtask COMMAND
 
   lab up|down|exec|status|kill|boot|daemon|dns   hosts in network namespaces (`cargo xtask lab` says more)
   demo       a hive of three hosts, from nothing to a published service, and away again
-  test       everything that is checked; with --nightly, the simulations at their full size
+  test       everything that is checked; with --nightly, 10,000 seeds of the engine's simulation
   planted    bugs planted in a copy of the packet engine, each to be found by its simulation
   bench      side by side with the kernel";
 

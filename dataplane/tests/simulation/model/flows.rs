@@ -1,8 +1,7 @@
 //! Flows and turns: what the model remembers of what the engines chose.
 
-use super::view::is_here;
+use super::view::{is_here, is_open, services_of};
 use super::{Model, Place, Port, REMEMBERED};
-use crate::model::view::{is_open, services_of};
 use crate::packet::{Packet, Proto, Socket};
 use crate::world::{Name, Net, Node, World};
 use std::collections::BTreeMap;
