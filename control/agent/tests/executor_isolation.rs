@@ -7,7 +7,7 @@ mod executor_host;
 use executor_host::{Host, PATIENCE, ended};
 use skep_agent::executor::ProcessIo;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use tokio::io::AsyncReadExt;
@@ -214,4 +214,44 @@ fn in_a_host_with(script: &str) -> String {
     );
     let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What the daemon writes for a task, the task can't turn into something of the host's: neither by links in place
+/// of its files, nor by unmounting what is put over the host's.
+#[tokio::test]
+async fn a_task_that_swaps_its_files_for_links_reaches_none_of_the_host_s() {
+    const STARTS: usize = 60;
+    let files = ["/etc/resolv.conf", "/etc/hosts", "/etc/hostname", "/etc/shadow", "/etc/passwd"];
+    let state = || {
+        let of = |path: &&str| {
+            let metadata = fs::symlink_metadata(path).ok()?;
+            Some((metadata.ino(), metadata.mode(), metadata.nlink(), fs::read(path).ok()))
+        };
+        files.iter().map(of).collect::<Vec<_>>()
+    };
+    let before = state();
+    let host = Host::new();
+    let script = "echo swapping
+        while :; do
+            for f in resolv.conf hosts hostname; do
+                ln -sfn /etc/shadow /etc/$f; rm -f /etc/$f; echo mine > /etc/$f; chmod 777 /etc/$f
+                umount -l /etc/$f; mount --bind /etc/shadow /etc/$f
+                ln -sfn /etc/shadow /run/$f; ln -sfn /etc/shadow /run/systemd/resolve/stub-$f
+            done
+        done 2>/dev/null";
+    let hostile = host.start("hostile", &["sh", "-c", script]).await.unwrap();
+    host.wait_for_line("hostile", "swapping").await;
+    for n in 0..STARTS {
+        let name = format!("n{n}");
+        let mut spec = host.spec(&name, &["cat", "/etc/resolv.conf", "/etc/hostname"]);
+        spec.resolv_conf = format!("nameserver 127.0.0.11\n# {n}\n");
+        let task = host.executor.start(spec).await.unwrap();
+        assert_eq!(ended(&task).await.code, 0);
+        let lines: Vec<_> = host.log(&name).await.into_iter().map(|line| line.text).collect();
+        assert_eq!(lines, ["nameserver 127.0.0.11", &format!("# {n}"), &format!("host-{name}")]);
+        assert_eq!(state(), before, "after {n} starts");
+    }
+    hostile.kill();
+    ended(&hostile).await;
+    assert_eq!(state(), before);
 }
