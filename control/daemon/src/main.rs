@@ -7,9 +7,11 @@ mod node;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use nix::sys::stat::{Mode, umask};
 use node::{Config, Node};
 use std::fs;
 use std::io;
+use std::net::Shutdown;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -134,8 +136,11 @@ async fn listen(path: &Path) -> Result<UnixListener> {
         }
         fs::remove_file(path).with_context(|| format!("removing the stale {}", path.display()))?;
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("listening on {}", path.display()))?;
-    // Whoever may write here is root on this host: owner and group only.
+    // Whoever may write here is root on this host: owner and group only, from the first moment on.
+    let usual = umask(Mode::from_bits_truncate(0o117));
+    let bound = UnixListener::bind(path);
+    umask(usual);
+    let listener = bound.with_context(|| format!("listening on {}", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context("mode of the API socket")?;
     Ok(listener)
 }
@@ -165,7 +170,11 @@ fn alone_on_host() -> Result<UnixDatagram> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
         bound => bound.map(Some),
     });
-    bound.context("locking this host")?.context("another skepd runs on this host: stop it first")
+    let lock =
+        bound.context("locking this host")?.context("another skepd runs on this host: stop it first")?;
+    // It is a name and nothing else: whoever sends to it is refused.
+    lock.shutdown(Shutdown::Read).context("closing the lock to others")?;
+    Ok(lock)
 }
 
 /// The same state directory may be seen from two network namespaces.
