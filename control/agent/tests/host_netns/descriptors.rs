@@ -34,7 +34,7 @@ async fn every_descriptor_of_the_host_layer_is_closed_on_exec() {
     let leaked: Vec<_> = inheritable().difference(&before).cloned().collect();
     assert!(leaked.is_empty(), "{leaked:?}");
     // One that isn't closed would have been seen: dup(2) makes such.
-    let _leak = nix::unistd::dup(std::io::stdin()).unwrap();
+    let _leak = nix::unistd::dup(io::stdin()).unwrap();
     assert_ne!(inheritable(), before);
 }
 
