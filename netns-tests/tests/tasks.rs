@@ -101,7 +101,13 @@ fn a_container_has_a_real_terminal() -> Result<()> {
         let output = lab.try_exec("n1", &[&run[..], &[command]].concat())?;
         ensure!(output.status.code() == Some(code), "{command}: {output:?}");
     }
-    let left = lab.exec("n1", &["docker", "-H", &socket(&lab), "ps", "-aq"])?;
+    let detached =
+        ["skep", "run", "-d", "--network", "net", "--name", "box", "host", "sh", "-c", "echo hello; exit 5"];
+    lab.exec("n1", &detached)?;
+    let docker = |words: &[&str]| lab.exec("n1", &[&["docker", "-H", &socket(&lab)], words].concat());
+    ensure!(docker(&["wait", "box"])? == "5\n" && docker(&["logs", "box"])? == "hello\n");
+    docker(&["rm", "box"])?;
+    let left = docker(&["ps", "-aq"])?;
     ensure!(left.is_empty(), "left: {left}");
     Ok(())
 }

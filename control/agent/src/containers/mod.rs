@@ -5,7 +5,8 @@ mod life;
 mod registry;
 mod streams;
 
-pub use crate::executor::TerminalSize;
+use crate::executor::LogError;
+pub use crate::executor::{ReadOptions, TerminalSize};
 pub(crate) use registry::LocalContainers;
 
 use crate::agent::Shared;
@@ -15,7 +16,7 @@ use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use registry::MAX_CONTAINERS;
 use skep_model::service::DEFAULT_STOP_GRACE;
-use skep_model::session::LogStream;
+use skep_model::session::{LogLine, LogStream};
 use skep_model::signal::Signal;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -154,6 +155,10 @@ pub enum ContainerError {
     NotRunning(String),
     #[error("container {0} has no terminal that somebody is attached to: run it with -it")]
     NoTerminal(String),
+    #[error("container {0} has no log: it has not started, or its output went to whoever was attached to it")]
+    NoLog(String),
+    #[error(transparent)]
+    Log(LogError),
     #[error("the terminal's size cannot be changed: {0}")]
     Resize(String),
     #[error(
@@ -211,6 +216,16 @@ impl Containers {
     /// Tells programs on the container's terminal its new size.
     pub fn resize(&self, id: &str, size: TerminalSize) -> Result<(), ContainerError> {
         self.local()?.find(id)?.resize(size)
+    }
+
+    /// What a container that nobody is attached to has written. To be called within a tokio runtime.
+    pub fn logs(&self, id: &str, options: ReadOptions) -> Result<mpsc::Receiver<LogLine>, ContainerError> {
+        let local = self.local()?;
+        let id = local.find(id)?.id.clone();
+        local.executor.logs(&id, options).map_err(|error| match error {
+            LogError::NoLog(_) => ContainerError::NoLog(id),
+            error => ContainerError::Log(error),
+        })
     }
 
     /// Its stop signal, and SIGKILL after `grace` (None: its own). Returns when it has ended.

@@ -468,6 +468,7 @@ impl From<ContainerError> for ApiError {
             ContainerError::NameTaken { .. }
             | ContainerError::NotRunning(_)
             | ContainerError::NoTerminal(_)
+            | ContainerError::NoLog(_)
             | ContainerError::StillRuns(_) => Self::new(StatusCode::CONFLICT, error),
             error => Self::bad_request(error),
         }

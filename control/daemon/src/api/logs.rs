@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
+use skep_agent::containers::ReadOptions;
 use skep_manager::api::lookup;
 use skep_manager::{LogOptions, LogTarget, Manager, TaskLogContext};
 use skep_model::session::{LogLine, LogStream};
@@ -46,6 +47,38 @@ pub(crate) async fn of_task(
     let manager = node.require_manager()?;
     let id = lookup::task(&manager.db().state(), &reference)?.id.clone();
     answer(&manager, LogTarget::Task(id), params)
+}
+
+/// Of a container of this node. A terminal's output is one stream without frames.
+pub(crate) async fn of_container(
+    State(node): App,
+    Path(reference): Path<String>,
+    Params(params): Params<LogParams>,
+) -> Result<Response> {
+    let (stdout, stderr) = (truthy(params.stdout.as_deref()), truthy(params.stderr.as_deref()));
+    let timestamps = truthy(params.timestamps.as_deref());
+    let LogOptions { follow, tail, since } = options(&params)?;
+    let containers = node.agent().containers();
+    let is_terminal = containers.inspect(&reference)?.config.terminal.is_some();
+    let lines = containers.logs(&reference, ReadOptions { follow, tail, since })?;
+    let frames = futures_util::stream::unfold(lines, move |mut lines| async move {
+        loop {
+            let line = lines.recv().await?;
+            let wanted = match line.stream {
+                LogStream::Stdout => stdout,
+                LogStream::Stderr => stderr,
+            };
+            if wanted {
+                let time = if timestamps { format!("{} ", line.time) } else { String::new() };
+                let text = format!("{time}{}\n", line.text);
+                let frame =
+                    if is_terminal { text.into() } else { stream::frame(line.stream, text.as_bytes()) };
+                return Some((Ok::<Bytes, Infallible>(frame), lines));
+            }
+        }
+    });
+    let kind = if is_terminal { stream::RAW } else { stream::MULTIPLEXED };
+    Ok(([(CONTENT_TYPE, kind)], Body::from_stream(frames)).into_response())
 }
 
 fn answer(manager: &Manager, target: LogTarget, params: LogParams) -> Result<Response> {

@@ -98,6 +98,7 @@ fn local_routes() -> Router<Arc<Node>> {
         .route("/containers/{id}/start", post(containers::start))
         .route("/containers/{id}/wait", post(containers::wait))
         .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/logs", get(logs::of_container))
         .route("/containers/{id}/resize", post(containers::resize))
         .route("/containers/{id}/stop", post(containers::stop))
         .route("/skep/attach", post(skep::attach))
