@@ -3,6 +3,8 @@
 //! that was seen.
 
 #[cfg(test)]
+mod addresses;
+#[cfg(test)]
 mod anything;
 #[cfg(test)]
 mod clock;

@@ -210,48 +210,4 @@ impl Desired {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn peer(id: u8, up: bool) -> Assignment {
-        Assignment::Peer(Peer {
-            id: NodeId(format!("n{id}")),
-            hostname: String::new(),
-            data_path_addr: Ipv4Addr::new(192, 0, 2, id),
-            ingress_addr: None,
-            up,
-        })
-    }
-
-    prop_compose! {
-        fn desired(revision: u64)(peers in prop::collection::btree_map(0u8..12, any::<bool>(), 0..8)) -> Desired {
-            Desired::new(revision, peers.into_iter().map(|(id, up)| peer(id, up)))
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn increments_and_complete_sets_lead_to_the_same_state(a in desired(1), b in desired(2)) {
-            let mut by_delta = a.clone();
-            match b.since(&a) {
-                Some(delta) => by_delta.apply(delta).unwrap(),
-                None => by_delta.revision = b.revision,
-            }
-            let mut by_complete = a;
-            by_complete.apply(b.complete()).unwrap();
-            prop_assert_eq!(&by_delta, &b);
-            prop_assert_eq!(&by_complete, &b);
-        }
-    }
-
-    #[test]
-    fn a_gap_changes_nothing() {
-        let mut node = Desired::new(3, [peer(1, true)]);
-        let before = node.clone();
-        let later = Desired::new(9, [peer(2, true)]);
-        let delta = later.since(&Desired::new(7, [])).unwrap();
-        assert_eq!(node.apply(delta), Err(Gap { have: 3, applies_to: 7 }));
-        assert_eq!(node, before);
-    }
-}
+mod tests;
