@@ -1,6 +1,7 @@
 //! A lab of real nodes for one test: `cargo xtask lab` under a name of its own, gone when it is dropped.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -11,8 +12,16 @@ use std::time::{Duration, Instant};
 pub const CLIENT: &str = "client";
 pub const CLIENT_ADDR: &str = "192.168.77.200";
 
+/// No test has more.
+const MOST_NODES: usize = 5;
+/// Drops every node counts: kernels announce themselves to groups and neighbours, and nothing is flooded; a node that
+/// has just joined asks its peers before all of them know it.
+const USUAL_DROPS: &[&str] = &["ipv6", "multicast", "broadcast", "arp_gratuitous", "probe_from_stranger"];
+
 pub struct Lab {
     name: String,
+    expected_drops: RefCell<Vec<&'static str>>,
+    is_finished: bool,
 }
 
 impl Lab {
@@ -20,9 +29,14 @@ impl Lab {
     pub fn up(nodes: usize) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { name };
+        let lab = Self { name, expected_drops: RefCell::new(USUAL_DROPS.to_vec()), is_finished: false };
         lab.xtask(&["lab", "up", "--nodes", &nodes.to_string()]).context("lab up")?;
         Ok(lab)
+    }
+
+    /// Reasons for which packets may be dropped in this test. Any other at its end fails it.
+    pub fn expect_drops(&self, reasons: &[&'static str]) {
+        self.expected_drops.borrow_mut().extend(reasons);
     }
 
     pub fn name(&self) -> &str {
@@ -108,14 +122,31 @@ impl Lab {
         })
     }
 
-    /// What the node's packet engine dropped so far, by reason; reasons without a drop are left out.
-    pub fn drops(&self, node: usize) -> Result<BTreeMap<String, u64>> {
+    /// What the manager's API answers to a GET.
+    pub fn get(&self, path: &str) -> Result<serde_json::Value> {
+        self.get_from(1, path)
+    }
+
+    fn get_from(&self, node: usize, path: &str) -> Result<serde_json::Value> {
         let socket = self.dir().join(format!("n{node}.sock"));
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "http://localhost/skep/drops", "--unix-socket"]).arg(socket);
-        let mut drops: BTreeMap<String, u64> = serde_json::from_str(&succeed(curl.output()?, "skep/drops")?)?;
+        curl.args(["-sS", &format!("http://localhost{path}"), "--unix-socket"]).arg(socket);
+        Ok(serde_json::from_str(&succeed(curl.output()?, path)?)?)
+    }
+
+    /// What the node's packet engine dropped so far, by reason; reasons without a drop are left out.
+    pub fn drops(&self, node: usize) -> Result<BTreeMap<String, u64>> {
+        let mut drops: BTreeMap<String, u64> = serde_json::from_value(self.get_from(node, "/skep/drops")?)?;
         drops.retain(|_, count| *count > 0);
         Ok(drops)
+    }
+
+    /// Pulls the node's cable out of the underlay, or plugs it in again.
+    pub fn plug(&self, node: usize, is_in: bool) -> Result<()> {
+        let (underlay, state) = (format!("{}-net", self.name), if is_in { "up" } else { "down" });
+        let mut link = Command::new("ip");
+        link.args(["-n", &underlay, "link", "set", &format!("n{node}"), state]);
+        succeed(link.output()?, "ip link set").map(|_| ())
     }
 
     /// What a TCP server says before it closes.
@@ -128,7 +159,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if !self.is_finished {
             self.print_logs();
         }
         if let Err(error) = self.xtask(&["lab", "down"]) {
@@ -138,9 +169,35 @@ impl Drop for Lab {
 }
 
 impl Lab {
+    /// The last check of every test: no node dropped a packet for a reason the test did not expect, and none says
+    /// ERROR in its log.
+    pub fn finish(mut self) -> Result<()> {
+        let unexpected = self.unexpected();
+        ensure!(unexpected.is_empty(), "at the end of the test: {}", unexpected.join("; "));
+        self.is_finished = true;
+        Ok(())
+    }
+
+    /// What no test should leave behind: drops nobody expected, and errors in a node's log.
+    fn unexpected(&self) -> Vec<String> {
+        let mut unexpected = Vec::new();
+        for node in 1..=MOST_NODES {
+            // A node that is off has no counters.
+            for (reason, count) in self.drops(node).unwrap_or_default() {
+                if !self.expected_drops.borrow().contains(&reason.as_str()) {
+                    unexpected.push(format!("n{node} dropped {count} packets for {reason}"));
+                }
+            }
+            let log = std::fs::read_to_string(self.dir().join(format!("n{node}.log"))).unwrap_or_default();
+            let errors = log.lines().filter(|line| line.contains(" ERROR "));
+            unexpected.extend(errors.map(|line| format!("n{node} says {line}")));
+        }
+        unexpected
+    }
+
     /// The nodes' logs explain a failed test better than its assertion.
     fn print_logs(&self) {
-        for i in 1..=4 {
+        for i in 1..=MOST_NODES {
             if let Ok(log) = std::fs::read_to_string(self.dir().join(format!("n{i}.log"))) {
                 eprintln!("--- n{i}.log\n{log}");
             }

@@ -56,7 +56,7 @@ fn a_namespace_comes_onto_networks_and_leaves_as_it_was() -> Result<()> {
     ensure!(!inside("dig +short @127.0.0.11 both.blue")?.is_empty(), "blue is unknown");
     n2("skep detach blue --netns /run/netns/legacy")?;
     ensure!(state()? == before, "before: {before}after: {}", state()?);
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -90,5 +90,5 @@ fn a_service_on_two_networks_is_reached_on_both_and_reaches_both() -> Result<()>
             ensure!(!ask(networks, service)?.status.success(), "{service} is reached from {networks:?}");
         }
     }
-    Ok(())
+    lab.finish()
 }

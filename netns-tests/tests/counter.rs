@@ -26,7 +26,7 @@ fn every_node_counts_in_one_redis_and_every_task_answers() -> Result<()> {
     let first = counts[0];
     ensure!(counts == Vec::from_iter(first..first + 9), "counts go up by one: {counts:?}");
     ensure!(tasks.len() == 3, "all three tasks answer: {tasks:?}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn redis_answers_on_its_network_and_not_outside() -> Result<()> {
         let outside = lab.try_exec(CLIENT, &["curl", "-sS", "--max-time", "2", &target])?;
         ensure!(!outside.status.success(), "redis is reachable from outside at {target}");
     }
-    Ok(())
+    lab.finish()
 }
 
 fn counter() -> Result<Lab> {

@@ -54,7 +54,7 @@ fn no_request_fails_while_a_service_is_scaled_down() -> Result<()> {
         }
         lab.skep(&["service", "scale", "-d", "web=5"])?;
     }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_removed_services_tasks_wait_no_longer_than_nodes_need_to_answer() -> Result
     })?;
     println!("removed in {:?}", began.elapsed());
     ensure!(began.elapsed() < Duration::from_secs(2), "the drain took as long as if a node did not answer");
-    Ok(())
+    lab.finish()
 }
 
 fn until_all_listen(lab: &Lab) -> Result<()> {

@@ -57,7 +57,7 @@ fn a_killed_task_is_noticed_shown_and_replaced_within_six_seconds() -> Result<()
     })?;
     let took = killed.elapsed();
     ensure!(took < Duration::from_secs(7), "served again after {took:?}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_killed_nodes_tasks_serve_from_elsewhere_within_thirty_seconds() -> Result<(
     })?;
     let nodes = lab.skep(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?;
     ensure!(nodes.contains("n3 Down"), "{nodes}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -109,5 +109,5 @@ fn after_kill_nine_of_a_daemon_and_a_new_start_nothing_stale_is_left() -> Result
     })?;
     own.kill()?;
     own.wait()?;
-    Ok(())
+    lab.finish()
 }

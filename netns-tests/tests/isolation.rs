@@ -26,7 +26,7 @@ fn a_task_goes_out_as_its_node() -> Result<()> {
     }
     outside.kill()?;
     outside.wait()?;
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -65,5 +65,5 @@ fn tasks_do_not_meet_on_the_gwbridge_and_networks_exchange_nothing() -> Result<(
         ensure!(!ask(network, addr)?.status.success(), "{addr} answers a container on {network}");
     }
     ensure!(ask("red", overlay[0])?.status.success(), "{} answers on its own network", overlay[0]);
-    Ok(())
+    lab.finish()
 }

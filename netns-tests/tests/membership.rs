@@ -50,7 +50,7 @@ fn a_rotated_token_lets_nobody_in_and_a_host_that_returns_is_a_new_node() -> Res
     ensure!(running.contains("is not down and can't be removed"), "{running}");
     let own = lab.skep_refuses(&["node", "rm", "-f", "n1"])?;
     ensure!(own.contains("is a cluster manager and is a member of the raft cluster"), "{own}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -92,5 +92,5 @@ fn tasks_follow_availability_labels_and_membership() -> Result<()> {
     ensure!(!lab.read_tcp(CLIENT, &Lab::addr(3), 8080)?.is_empty(), "a member's port is dead");
     let removed = lab.exec("n2", &["skep", "info"])?;
     ensure!(removed.contains("this node was removed from the cluster"), "{removed}");
-    Ok(())
+    lab.finish()
 }

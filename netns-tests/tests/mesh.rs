@@ -74,7 +74,7 @@ fn the_task_sees_the_outside_client_whichever_node_was_asked() -> Result<()> {
         let log = String::from_utf8_lossy(&output.stderr);
         ensure!(log.contains(&format!("seen {CLIENT_ADDR}")), "the {service} log: {log}");
     }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_node_and_its_containers_reach_the_port_at_localhost_and_own_address() -> Re
         let args = ["skep", "run", "--rm", "--network", "net", "host", "socat", "-T", "3", "-u", &ask, "-"];
         lab.exec(&format!("n{node}"), &args)?;
     }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_published_port_has_one_service_and_is_free_again_after_it() -> Result<()> {
     ensure!(said.contains("as an ingress port"), "{said}");
     lab.skep(&["service", "rm", "one"])?;
     lab.skep(&["service", "create", "-d", "--name", "two", "-p", "8080:80", "host", "sleep", "1000"])?;
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -145,5 +145,5 @@ fn a_port_another_program_has_stays_with_it_and_the_others_serve() -> Result<()>
     ensure!(log.contains("8080") && log.contains("socat"), "n2's log names it: {log}");
     other.kill()?;
     other.wait()?;
-    Ok(())
+    lab.finish()
 }

@@ -91,7 +91,7 @@ fn each_rule_for_names_holds_and_other_networks_know_nothing() -> Result<()> {
     }
     let outside = short(&lab, "back", "outside.example")?;
     ensure!(outside == BTreeSet::from([CLIENT_ADDR.to_owned()]), "an outside name: {outside:?}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_dead_first_resolver_does_not_stop_outside_names() -> Result<()> {
     lab.xtask(&["lab", "dns", "1", "dead"])?;
     let outside = short(&lab, "back", "outside.example")?;
     ensure!(outside.contains(CLIENT_ADDR), "with the first resolver dead: {outside:?}");
-    Ok(())
+    lab.finish()
 }
 
 /// The questions both of the host's resolvers have seen.
@@ -156,7 +156,7 @@ fn aliases_ids_ports_and_addresses_have_names_over_udp_and_tcp() -> Result<()> {
     let refused: BTreeSet<_> = lab.drops(1)?.into_iter().filter(|(why, _)| why.starts_with("dns_")).collect();
     let expected = [("dns_bad_edns_version".to_owned(), 1), ("dns_refused_class".to_owned(), 1)];
     ensure!(refused == BTreeSet::from(expected), "counted: {refused:?}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -190,5 +190,5 @@ fn from_an_internal_network_no_question_leaves_but_a_server_inside_is_reached() 
     let both = ["run", "--rm", "--network", "closed", "--network", "open", "host", "dig", "+short"];
     ensure!(lab.skep(&[&both[..], &["outside.example"]].concat())?.trim() == CLIENT_ADDR, "with a way out");
     ensure!(lab.skep(&[&both[..], &["tasks.inner"]].concat())?.trim() == address, "and the name inside");
-    Ok(())
+    lab.finish()
 }

@@ -60,11 +60,7 @@ fn files_and_datagrams_arrive_whole_through_vip_and_mesh_by_every_node() -> Resu
         exchange(&file, "files", [8000, 8001, 9000], |script| contained(&lab, &machine, script))?;
         exchange(&file, &Lab::addr(node), [8080, 8081, 9090], |script| shell(&lab, CLIENT, script))?;
     }
-    for node in 1..=2 {
-        let drops = lab.drops(node)?;
-        ensure!(drops.is_empty(), "n{node} dropped {drops:?}");
-    }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -90,7 +86,7 @@ fn a_task_reaches_itself_by_its_vip_and_by_its_published_port() -> Result<()> {
             Ok(true)
         })?;
     }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -111,5 +107,5 @@ fn a_client_port_used_by_one_node_is_no_hindrance_by_another() -> Result<()> {
             connect(node, from)?;
         }
     }
-    Ok(())
+    lab.finish()
 }

@@ -32,7 +32,7 @@ fn the_next_five_connections_after_scaling_to_five_meet_five_tasks() -> Result<(
     })?;
     let met = answers(&lab, 2, 8080, 5)?;
     ensure!(met.len() == 5, "five connections met {met:?}");
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn four_tasks_on_three_nodes_all_answer_and_scaling_down_leaves_the_rest() -> Re
     for node in 1..=3 {
         eventually(Duration::from_secs(15), "one answers", || Ok(answers(&lab, node, 8080, 3)?.len() == 1))?;
     }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -65,5 +65,6 @@ fn a_global_service_has_a_task_on_each_node_also_on_one_that_joins() -> Result<(
     ensure!(nodes.len() == 3, "one each: {nodes:?}");
     eventually(Duration::from_secs(10), "the new node's port answers for all", || {
         Ok(answers(&lab, 3, 8081, 3)?.len() == 3)
-    })
+    })?;
+    lab.finish()
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a developer or a visitor of this repository types.
 
 mod demo;
+mod fuzz;
 mod interrupt;
 mod lab;
 mod packages;
@@ -19,6 +20,7 @@ usage: cargo xtask COMMAND
   demo       a hive of three hosts, from nothing to a published service, and away again
   test       everything that is checked; with --nightly, 10,000 seeds of the engine's simulation
   planted    bugs planted in a copy of the packet engine, each to be found by its simulation
+  fuzz [TARGET] [--seconds N]   every parser (or one) against inputs nobody thought of
   bench      side by side with the kernel";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["test"] => test::run(Size::Usual),
         ["test", "--nightly"] => test::run(Size::Nightly),
         ["planted"] => planted::run(),
+        ["fuzz", rest @ ..] => fuzz::command(rest),
         ["bench", ..] => bail!("`bench` isn't there yet"),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -50,11 +50,23 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
 /// Cargo, to be run in the repository.
 pub(crate) fn cargo_command(arguments: &[&str]) -> Command {
     let program = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
+    of_no_package(Command::new(program), root(), arguments)
+}
+
+/// Runs the cargo that `+TOOLCHAIN` chooses, in a directory of the repository.
+pub(crate) fn cargo_in(directory: &Path, arguments: &[&str]) -> Result<()> {
+    // The toolchain this program was started by would win over the one asked for.
+    let mut command = of_no_package(Command::new("cargo"), directory, arguments);
+    let status = command.env_remove("RUSTUP_TOOLCHAIN").status().context("cannot run cargo")?;
+    ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
+    Ok(())
+}
+
+fn of_no_package(mut command: Command, directory: &Path, arguments: &[&str]) -> Command {
     for variable in PACKAGE_VARIABLES.iter().flat_map(|prefix| variables(prefix)) {
         command.env_remove(variable);
     }
-    command.args(arguments).current_dir(root());
+    command.args(arguments).current_dir(directory);
     command
 }
 

@@ -37,3 +37,4 @@ pub use agent::{Agent, AgentConfig, AgentStatus, JoinError, Membership, StartErr
 pub use attach::{AttachError, AttachOptions, AttachedInterface, DetachError, DetachTarget};
 pub use enroll::{EnrollError, EnrollRequest, Enrolled, enroll};
 pub use renewal::KeepCredentials;
+pub use skep_dataplane::PathStats;

@@ -104,6 +104,7 @@ fn local_routes() -> Router<Arc<Node>> {
         .route("/skep/attach", post(skep::attach))
         .route("/skep/detach", post(skep::detach))
         .route("/skep/drops", get(skep::drops))
+        .route("/skep/paths", get(skep::paths))
 }
 
 /// Endpoints Docker's tools ask for that a later release brings. The CLI goes on without `/distribution`.

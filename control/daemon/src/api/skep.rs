@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skep_agent::{AttachError, AttachOptions, DetachError, DetachTarget};
+use skep_agent::{AttachError, AttachOptions, DetachError, DetachTarget, PathStats};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -76,6 +76,22 @@ pub(crate) async fn drops(State(node): App) -> Result<Json<Value>> {
     let kernel = stats.io_drops.iter().map(|(reason, count)| (reason.to_string(), json!(count)));
     let names = names.losses().map(|(reason, count)| (format!("dns_{reason}"), json!(count)));
     Ok(Json(engine.chain(kernel).chain(names).collect::<serde_json::Map<_, _>>().into()))
+}
+
+/// Every peer this node shares a network with, and whether it answers on the data path.
+pub(crate) async fn paths(State(node): App) -> Result<Json<Value>> {
+    let no_member = || ApiError::unavailable("This node is not part of a swarm");
+    let stats = node.agent().stats().await.ok_or_else(no_member)?;
+    let path = |path: &PathStats| {
+        json!({
+            "Peer": path.peer,
+            "Asked": path.asked,
+            "Answered": path.answered,
+            "HeardMillisecondsAgo": path.last_heard.map(|heard| heard.elapsed().as_millis()),
+            "Silent": path.silent,
+        })
+    };
+    Ok(Json(stats.engine.paths.iter().map(path).collect()))
 }
 
 impl From<AttachError> for ApiError {
