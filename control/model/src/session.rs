@@ -89,6 +89,9 @@ pub enum ToAgent {
     /// First message of every session.
     Welcome {
         heartbeat_ms: u64,
+        /// The manager's clock, so that a node whose own is wrong can say so.
+        #[serde(default)]
+        now: Option<jiff::Timestamp>,
     },
     Assignments(Assignments),
     StatusAccepted {

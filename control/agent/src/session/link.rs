@@ -34,7 +34,7 @@ pub(crate) struct Link {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkState {
     pub(crate) connected: Option<SocketAddr>,
-    /// Why the last connection failed or ended; None while one stands.
+    /// Why the last connection failed or ended; what is wrong beside it while one stands.
     pub(crate) error: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 
 mod acknowledge;
 mod backoff;
+mod clock;
 mod connection;
 mod link;
 mod logs;

@@ -47,7 +47,7 @@ fn agent_with(credentials: Credentials, manager: SocketAddr, logs: LogSource) ->
 async fn greet(manager: &mut FakeManager) -> (Hello, FakeSession) {
     let mut session = manager.session().await;
     let ToManager::Hello(hello) = session.next().await else { panic!("Hello comes first") };
-    session.send(ToAgent::Welcome { heartbeat_ms: HEARTBEAT_MS }).await;
+    session.send(ToAgent::Welcome { heartbeat_ms: HEARTBEAT_MS, now: None }).await;
     (hello, session)
 }
 
@@ -324,7 +324,7 @@ async fn heartbeats_come_at_the_welcomed_period() {
     let _agent = agent(&authority, manager.addr);
     let mut session = manager.session().await;
     session.next().await;
-    session.send(ToAgent::Welcome { heartbeat_ms: 100 }).await;
+    session.send(ToAgent::Welcome { heartbeat_ms: 100, now: None }).await;
     for _ in 0..3 {
         session.find(|message| matches!(message, ToManager::Heartbeat).then_some(())).await;
     }

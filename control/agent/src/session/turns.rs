@@ -1,10 +1,12 @@
 //! One standing session: whatever happens first is next.
 
 use super::acknowledge::Unacknowledged;
+use super::clock;
 use super::connection::Connection;
 use super::link::{Link, LinkState, Request};
 use super::logs::LogReaders;
 use super::{SessionConfig, SessionEnd};
+use jiff::Timestamp;
 use skep_model::assign::{Assignments, Desired};
 use skep_model::node::PortConflict;
 use skep_model::session::{Attached, Hello, ToAgent, ToManager};
@@ -77,12 +79,16 @@ impl<'a> Turns<'a> {
     pub(super) async fn begin(&mut self, manager: SocketAddr) -> Result<(), SessionEnd> {
         self.send(&ToManager::Hello(self.hello())).await?;
         let welcome = tokio::time::timeout(WELCOME_LIMIT, self.connection.inbound.next()).await;
-        let ToAgent::Welcome { heartbeat_ms } = welcome.map_err(|_| SessionEnd::Silent)?? else {
+        let ToAgent::Welcome { heartbeat_ms, now } = welcome.map_err(|_| SessionEnd::Silent)?? else {
             return Err(SessionEnd::Protocol("the first message has to be Welcome".to_owned()));
         };
         self.heartbeat = Duration::from_millis(heartbeat_ms).max(SHORTEST_HEARTBEAT);
         tracing::info!(%manager, "session with the manager begins");
-        self.link.state.send_replace(LinkState { connected: Some(manager), error: None });
+        let wrong_clock = now.and_then(|theirs| clock::difference(Timestamp::now(), theirs));
+        if let Some(wrong_clock) = &wrong_clock {
+            tracing::warn!("{wrong_clock}");
+        }
+        self.link.state.send_replace(LinkState { connected: Some(manager), error: wrong_clock });
         self.send_reports().await?;
         self.send_conflicts().await
     }

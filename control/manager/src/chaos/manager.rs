@@ -363,7 +363,10 @@ impl World {
         let addr = IpAddr::V4(Ipv4Addr::LOCALHOST);
         match self.write(|state| reports::connected(state, &node, hello, addr, now)) {
             Written::Done => {
-                self.send_down(id, ToAgent::Welcome { heartbeat_ms: HEARTBEAT_PERIOD.as_millis() as u64 });
+                self.send_down(
+                    id,
+                    ToAgent::Welcome { heartbeat_ms: HEARTBEAT_PERIOD.as_millis() as u64, now: None },
+                );
                 self.assign(id);
             }
             Written::Refused(reports::NodeRemoved) => self.node_is_removed(id, &node),

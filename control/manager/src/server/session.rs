@@ -189,7 +189,7 @@ impl Session<'_> {
         self.core.drains().begins(&self.node);
         self.report(Report::Hello(Box::new(hello), addr)).await?;
         let heartbeat_ms = self.core.heartbeat.as_millis() as u64;
-        self.send(&ToAgent::Welcome { heartbeat_ms }).await?;
+        self.send(&ToAgent::Welcome { heartbeat_ms, now: Some(Timestamp::now()) }).await?;
         self.assign().await
     }
 

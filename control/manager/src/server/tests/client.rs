@@ -202,7 +202,7 @@ impl Agent {
     /// Says Hello; returns the heartbeat period and the COMPLETE set.
     pub(super) async fn begin(&mut self, hello: Hello) -> (u64, Assignments) {
         self.say(&ToManager::Hello(hello)).await;
-        let Some(ToAgent::Welcome { heartbeat_ms }) = self.hear().await else { panic!("no Welcome") };
+        let Some(ToAgent::Welcome { heartbeat_ms, .. }) = self.hear().await else { panic!("no Welcome") };
         let complete = self.assignments().await;
         assert_eq!(complete.kind, AssignmentKind::Complete);
         (heartbeat_ms, complete)
