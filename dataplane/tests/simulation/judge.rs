@@ -74,12 +74,26 @@ impl Run {
             let frame = self.read_datagram(bytes, &input.probes());
             seen.push((Place::Node(*to), frame));
         }
+        if let Input::Datagram { from, bytes, .. } = &input
+            && let Some(reset) = self.bare_reset(bytes)
+        {
+            self.judge_reset(node, *from, &reset, &seen);
+            return;
+        }
         let parts = self.sort_out(node, seen, &input);
         match input {
             Input::Nothing => assert!(parts.is_empty(), "out of nothing: {parts:?}"),
             Input::Port { port, probes } => self.judge_sent(node, port, &probes, parts),
             Input::Datagram { from, bytes, probes } => self.judge_arrived(node, from, &bytes, &probes, parts),
         }
+    }
+
+    /// A datagram's network, and the endpoints its frame is from and for.
+    fn ends(&self, bytes: &[u8], frame: &Frame) -> (usize, Ipv4Addr, Ipv4Addr) {
+        let owner = |mac: skep_dataplane::ids::MacAddr| ip_at(&mac.0, 2);
+        let vni = u32::from(bytes[4]) << 16 | u32::from(bytes[5]) << 8 | u32::from(bytes[6]);
+        let net = self.nets.iter().position(|net| net.vni == vni).unwrap();
+        (net, owner(frame.src_mac), owner(frame.dst_mac))
     }
 
     /// A datagram is a frame of its network, whole and no larger than the network allows.
@@ -168,19 +182,8 @@ impl Run {
             return;
         }
         let frame = read(VnetHdr::default(), &bytes[8..]).unwrap();
-        let owner = |mac: skep_dataplane::ids::MacAddr| ip_at(&mac.0, 2);
-        let vni = u32::from(bytes[4]) << 16 | u32::from(bytes[5]) << 8 | u32::from(bytes[6]);
-        let net = self.nets.iter().position(|net| net.vni == vni).unwrap();
-        let ends = (net, owner(frame.src_mac), owner(frame.dst_mac));
+        let ends = self.ends(bytes, &frame);
         match frame.body {
-            // A reset an engine made on its own: the model's flows take note of it.
-            Body::Packets(packets) if packets[0].payload.is_empty() => {
-                let ways = self.model.arrived(node, from, ends, &packets[0], self.now);
-                if let [way] = &ways[..] {
-                    let seen = Packet { src: way.src, dst: way.dst, ..packets[0].clone() };
-                    self.model.took(node, way, &packets[0], &seen, self.now).unwrap();
-                }
-            }
             Body::Packets(packets) => {
                 let (id, whole) =
                     self.part(Place::Node(node), (frame.src, frame.dst), packets[0].clone(), ids);

@@ -1,11 +1,20 @@
 //! What engines say of their own accord: resets and errors, to those they concern.
 
+use super::{fits, is_path_probe};
 use crate::judge::Input;
 use crate::model::Place;
-use crate::packet::{Flags, Packet, Proto, ip_at};
+use crate::packet::{Body, Flags, Frame, Packet, Proto, ip_at, read};
 use crate::probe::id_in;
 use crate::run::Run;
 use crate::world::Node;
+use skep_dataplane::VnetHdr;
+use std::net::Ipv4Addr;
+
+/// A reset, its network, and the endpoints it is from and for.
+pub(super) struct Bare {
+    ends: (usize, Ipv4Addr, Ipv4Addr),
+    packet: Packet,
+}
 
 impl Run {
     /// A reset that an engine makes is for a conversation there was between these two.
@@ -23,6 +32,46 @@ impl Run {
                 .any(|probe| [(to, from), (from, to)].contains(&(probe.packet.src, probe.packet.dst)));
         assert!(is_known, "node {node}: a reset about nothing: {packet:?}");
         self.figures.resets += 1;
+        self.close(node, place, packet);
+    }
+
+    /// A datagram that carries nothing but a reset that an engine made on its own.
+    pub(super) fn bare_reset(&self, datagram: &[u8]) -> Option<Bare> {
+        if is_path_probe(datagram) {
+            return None;
+        }
+        let frame = read(VnetHdr::default(), &datagram[8..]).ok()?;
+        let ends = self.ends(datagram, &frame);
+        match frame.body {
+            Body::Packets(packets) if packets[0].payload.is_empty() => {
+                Some(Bare { ends, packet: packets[0].clone() })
+            }
+            Body::Packets(_) | Body::Piece { .. } | Body::Error { .. } => None,
+        }
+    }
+
+    /// Such a reset goes the way of what it resets, or nowhere.
+    pub(super) fn judge_reset(&mut self, node: Node, from: Node, reset: &Bare, seen: &[(Place, Frame)]) {
+        let ways = self.model.arrived(node, from, reset.ends, &reset.packet, self.now);
+        let out = seen.iter().map(|(place, frame)| match &frame.body {
+            Body::Packets(packets) => (*place, packets[0].clone()),
+            Body::Piece { .. } | Body::Error { .. } => panic!("out of a reset: {frame:?}"),
+        });
+        match &out.collect::<Vec<_>>()[..] {
+            [] => assert!(ways.is_empty(), "node {node}: a reset went nowhere, not {ways:?}"),
+            [(place, packet)] => {
+                let way = ways.iter().find(|way| fits(way, *place, packet));
+                let way = way.unwrap_or_else(|| panic!("node {node}: {packet:?} at {place:?}, not {ways:?}"));
+                self.model.took(node, way, &reset.packet, packet, self.now).unwrap();
+                self.spoken.insert((packet.src, packet.dst));
+                self.close(node, *place, packet);
+            }
+            more => panic!("out of one reset: {more:?}"),
+        }
+    }
+
+    /// A client whose connection was reset says no more.
+    fn close(&mut self, node: Node, place: Place, packet: &Packet) {
         let Place::Port(port) = place else { return };
         for conn in &mut self.conns {
             if (conn.actor, conn.client, conn.target) == ((node, port), packet.dst, packet.src) {
