@@ -157,3 +157,41 @@ fn a_manager_killed_again_and_again_loses_no_request_and_forgets_nothing() -> Re
     until_serving(&lab, 1..=NODES)?;
     lab.finish()
 }
+
+/// Longer than a peer may take to answer, were it only slow; shorter than silence.
+const KEPT_WAITING: &str = "0.4";
+const TURN: &str = "0.02";
+
+/// As under a quota of a twentieth of a processor: its daemon runs for a moment, then for twenty it does not.
+#[test]
+fn a_node_that_gets_no_processor_shuns_nobody_and_is_not_shunned() -> Result<()> {
+    let lab = Lab::up(NODES)?;
+    web(&lab, &[], NODES)?;
+    let before = tasks(&lab)?;
+    let loads = [Load::start(&lab, 1)?, Load::start(&lab, 2)?];
+    let starve = format!(
+        "skepd=$(pgrep -o -x skepd); for turn in $(seq {}); do kill -STOP $skepd; sleep {KEPT_WAITING}; \
+         kill -CONT $skepd; sleep {TURN}; done",
+        TIMES * 2
+    );
+    lab.exec("n3", &["sh", "-c", &starve])?;
+    for load in loads {
+        let told = load.stop()?;
+        ensure!(told.failed == 0, "slow but right: {told:?}");
+    }
+    let shuns = |node: usize| -> Result<bool> {
+        let log = std::fs::read_to_string(lab.dir().join(format!("n{node}.log")))?;
+        Ok(log.contains("does not answer on the data path"))
+    };
+    ensure!(!shuns(1)? && !shuns(2)? && !shuns(3)?, "slow is not silent");
+    lab.exec(
+        "n3",
+        &["sh", "-c", "skepd=$(pgrep -o -x skepd); kill -STOP $skepd; sleep 3; kill -CONT $skepd"],
+    )?;
+    ensure!(shuns(1)? && shuns(2)?, "three seconds are");
+    eventually(Duration::from_secs(10), "n1 has taken n3 back", || answers_of(&lab, 3))?;
+    ensure!(!shuns(3)?, "it was n3 that stood still, not its peers");
+    ensure!(tasks(&lab)? == before, "no task was replaced: {before:?}, {:?}", tasks(&lab)?);
+    lab.expect_drops(&["no_flow"]);
+    lab.finish()
+}
