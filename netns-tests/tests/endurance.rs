@@ -164,7 +164,7 @@ const TURN: &str = "0.02";
 
 /// As under a quota of a twentieth of a processor: its daemon runs for a moment, then for twenty it does not.
 #[test]
-fn a_node_that_gets_no_processor_shuns_nobody_and_is_not_shunned() -> Result<()> {
+fn a_node_that_gets_no_processor_shuns_nobody() -> Result<()> {
     let lab = Lab::up(NODES)?;
     web(&lab, &[], NODES)?;
     let before = tasks(&lab)?;
