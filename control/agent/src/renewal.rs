@@ -63,34 +63,28 @@ impl Renewal {
     /// Until `stop` becomes true; never in the midst of a write.
     pub(crate) async fn run(self, mut stop: watch::Receiver<bool>) {
         loop {
+            let due = self.due();
             tokio::select! {
-                () = self.until_due() => {}
+                () = until(due) => {}
                 // An error means that nobody is left who could say stop.
                 _ = stop.wait_for(|stop| *stop) => return,
             }
-            let Err(error) = self.renew().await else { continue };
-            tracing::warn!("this node's certificate could not be renewed: {error}; trying again");
-            let wait = Duration::from_secs_f64(rand::rng().random_range(RETRY_SECONDS));
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
+            while let Err(error) = self.renew().await {
+                tracing::warn!("this node's certificate could not be renewed: {error}; trying again");
+                let wait = Duration::from_secs_f64(rand::rng().random_range(RETRY_SECONDS));
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    _ = stop.wait_for(|stop| *stop) => return,
+                }
             }
         }
     }
 
-    async fn until_due(&self) {
-        // One that can't be read is no use either way, and its sessions say so.
-        let Ok(life) = Life::of(&self.credentials.borrow().certificate) else {
-            return std::future::pending().await;
-        };
-        let due = life.at(rand::rng().random_range(USED));
-        loop {
-            let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
-            if left.is_zero() {
-                return;
-            }
-            tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
-        }
+    /// When to begin with the next one. None: never; a certificate that can't be read is no use either way, and its
+    /// sessions say so.
+    fn due(&self) -> Option<Timestamp> {
+        let life = Life::of(&self.credentials.borrow().certificate).ok()?;
+        Some(life.at(rand::rng().random_range(USED)))
     }
 
     async fn renew(&self) -> Result<(), RenewalError> {
@@ -121,5 +115,16 @@ impl Renewal {
         // A certificate for another key would only fail later, at every session.
         tls::member(&renewed)?;
         Ok(renewed)
+    }
+}
+
+async fn until(due: Option<Timestamp>) {
+    let Some(due) = due else { return std::future::pending().await };
+    loop {
+        let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LONGEST_SLEEP)).await;
     }
 }

@@ -63,6 +63,35 @@ async fn what_cannot_be_kept_is_not_used() {
     assert!(!used.has_changed().unwrap());
 }
 
+/// A time chosen anew after each failure would mostly lie weeks ahead.
+#[tokio::test(start_paused = true)]
+async fn what_failed_is_tried_again_within_minutes_until_it_works() {
+    // At 65 % of their life half of these are due, by chance; the others have weeks.
+    const RENEWALS: usize = 40;
+    const TRIES: usize = 10 * RENEWALS;
+    let (hour, now) = (SignedDuration::from_hours(1), Timestamp::now());
+    let credentials = Authority::new().credentials_for(now - hour * 6_500, now + hour * 3_500);
+    let broken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let manager = broken.local_addr().unwrap();
+    let (tried, mut tries) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || while broken.accept().is_ok() && tried.send(()).is_ok() {});
+
+    let (_stop, stopped) = watch::channel(false);
+    let mut renewals = tokio::task::JoinSet::new();
+    for _ in 0..RENEWALS {
+        let (credentials, managers) = (watch::Sender::new(credentials.clone()), vec![manager]);
+        let renewal = Renewal { credentials, managers, keep: Arc::new(|_: &Credentials| Ok(())) };
+        renewals.spawn(renewal.run(stopped.clone()));
+    }
+    let all_tries = async {
+        for _ in 0..TRIES {
+            tries.recv().await.unwrap();
+        }
+    };
+    // By the paused clock.
+    tokio::time::timeout(Duration::from_hours(24), all_tries).await.expect("it is tried again");
+}
+
 #[tokio::test]
 async fn a_refusal_is_told_in_the_managers_words() {
     let authority = Arc::new(Authority::new());
