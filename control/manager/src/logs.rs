@@ -91,6 +91,8 @@ async fn gather(core: Arc<ManagerCore>, target: LogTarget, mut options: LogOptio
     'begin: loop {
         revision.mark_unchanged();
         let state = core.db.state();
+        // Ids are not used again; of a service that fails for weeks there are many.
+        begun.retain(|task| state.tasks.contains_key(task));
         for context in due(&state, &target) {
             if begun.insert(context.task.clone()) {
                 let (to, from) = mpsc::channel(LINE_CAPACITY);
