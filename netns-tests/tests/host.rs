@@ -37,7 +37,7 @@ fn a_node_whose_rules_and_interfaces_are_taken_away_heals() -> Result<()> {
             Ok(tables.contains("inet skep_quota") && forwards.trim() == "1" && answers()?)
         })?;
     }
-    Ok(())
+    lab.finish()
 }
 
 #[test]
@@ -97,5 +97,5 @@ fn sockets_and_ports_of_a_node() -> Result<()> {
     let vtep = format!("udp {}:4789", Lab::addr(1));
     ensure!(ports.len() == 2 && ports[0].starts_with("tcp ") && ports[0].ends_with(":2377"), "{ports:?}");
     ensure!(ports[1] == vtep, "{ports:?}");
-    Ok(())
+    lab.finish()
 }

@@ -156,6 +156,7 @@ fn aliases_ids_ports_and_addresses_have_names_over_udp_and_tcp() -> Result<()> {
     let refused: BTreeSet<_> = lab.drops(1)?.into_iter().filter(|(why, _)| why.starts_with("dns_")).collect();
     let expected = [("dns_bad_edns_version".to_owned(), 1), ("dns_refused_class".to_owned(), 1)];
     ensure!(refused == BTreeSet::from(expected), "counted: {refused:?}");
+    lab.expect_drops(&["dns_bad_edns_version", "dns_refused_class"]);
     lab.finish()
 }
 
@@ -190,5 +191,6 @@ fn from_an_internal_network_no_question_leaves_but_a_server_inside_is_reached() 
     let both = ["run", "--rm", "--network", "closed", "--network", "open", "host", "dig", "+short"];
     ensure!(lab.skep(&[&both[..], &["outside.example"]].concat())?.trim() == CLIENT_ADDR, "with a way out");
     ensure!(lab.skep(&[&both[..], &["tasks.inner"]].concat())?.trim() == address, "and the name inside");
+    lab.expect_drops(&["dns_no_upstreams"]);
     lab.finish()
 }

@@ -109,7 +109,7 @@ fn a_container_has_a_real_terminal() -> Result<()> {
     docker(&["rm", "box"])?;
     let left = docker(&["ps", "-aq"])?;
     ensure!(left.is_empty(), "left: {left}");
-    Ok(())
+    lab.finish()
 }
 
 fn socket(lab: &Lab) -> String {
@@ -183,5 +183,5 @@ fn tasks_end_as_they_were_told_to_and_their_logs_stay() -> Result<()> {
     follower.wait()?;
     let asked = asked.context("the follower was not told of the end")?;
     ensure!(asked.contains(" polite.") && asked.contains("@n"), "{asked}");
-    Ok(())
+    lab.finish()
 }
