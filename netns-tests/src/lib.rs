@@ -1,5 +1,6 @@
 //! What the tests in real namespaces share. They need root and fail without it.
 
+pub mod api;
 pub mod lab;
 mod netns;
 mod process;

@@ -122,7 +122,8 @@ fn allow_many_files() {
 /// Binds the API socket; one left by a killed daemon is replaced, one that answers is not.
 async fn listen(path: &Path) -> Result<UnixListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot make {}: choose another --socket", parent.display()))?;
     }
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -140,7 +141,8 @@ async fn listen(path: &Path) -> Result<UnixListener> {
     let usual = umask(Mode::from_bits_truncate(0o117));
     let bound = UnixListener::bind(path);
     umask(usual);
-    let listener = bound.with_context(|| format!("listening on {}", path.display()))?;
+    let listener =
+        bound.with_context(|| format!("cannot listen on {}: choose another --socket", path.display()))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).context("mode of the API socket")?;
     Ok(listener)
 }
@@ -209,5 +211,10 @@ fn private_directory(path: &Path) -> Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
     };
-    create().with_context(|| format!("state directory {}", path.display()))
+    create().with_context(|| {
+        format!(
+            "{} cannot be the state directory: make room for it, or choose another --state-dir",
+            path.display()
+        )
+    })
 }

@@ -9,6 +9,8 @@ pub(crate) mod cluster_spec;
 mod container_spec;
 mod defaults;
 mod error;
+#[cfg(test)]
+mod hostile;
 mod ipam;
 pub mod lookup;
 pub mod names;

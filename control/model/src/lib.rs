@@ -5,13 +5,15 @@
 //!   changed by the system; a `Status` is what was observed.
 //! - [`assign`]: what one node has to make true, as a keyed set with COMPLETE and INCREMENTAL updates.
 //! - [`session`]: the two message types of the stream between an agent and its manager; [`lines`]: its framing.
-//! - [`signal`]: signals by name and number.
+//! - [`signal`]: signals by name and number; [`hostname`]: what may be one.
+//! - [`text`]: text of strangers, fit for people's tables.
 //! - [`join`]: how a node gets its certificate; [`token`]: Swarm's join token.
 //!
 //! Nothing here does I/O.
 
 pub mod assign;
 pub mod cluster;
+pub mod hostname;
 pub mod id;
 pub mod join;
 pub mod lines;
@@ -21,6 +23,7 @@ pub mod service;
 pub mod session;
 pub mod signal;
 pub mod task;
+pub mod text;
 pub mod token;
 
 pub use id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};

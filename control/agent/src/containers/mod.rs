@@ -14,7 +14,8 @@ use crate::completion::to_completion;
 use bytes::Bytes;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use registry::MAX_CONTAINERS;
+use registry::{MAX_COMMAND_BYTES, MAX_CONTAINERS};
+use skep_model::hostname;
 use skep_model::service::DEFAULT_STOP_GRACE;
 use skep_model::session::{LogLine, LogStream};
 use skep_model::signal::Signal;
@@ -141,6 +142,15 @@ pub enum ContainerError {
         "invalid container name '{0}': use letters, digits, '-', '_' and '.', a letter or digit first, 63 at most"
     )]
     InvalidName(String),
+    #[error(
+        "invalid hostname '{0}': use letters, digits, '-' and '.', {max} characters at most",
+        max = hostname::MAX_BYTES
+    )]
+    InvalidHostname(String),
+    #[error(
+        "command and environment have no NUL bytes, and {MAX_COMMAND_BYTES} bytes at most: pass large data in a file"
+    )]
+    Command,
     #[error("{0}")]
     Image(String),
     #[error("the container has no command: the image `host` needs one")]

@@ -10,6 +10,7 @@ use crate::tasks::{image_refusal, short_id};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use rand::Rng;
+use skep_model::hostname;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,6 +21,8 @@ use tokio::sync::watch;
 pub(super) const MAX_CONTAINERS: usize = 512;
 /// Hexadecimal, as Docker has it.
 pub(super) const ID_DIGITS: usize = 64;
+/// The kernel's limit for all of it is 2 MiB; each container's is kept as long as the container.
+pub(super) const MAX_COMMAND_BYTES: usize = 1 << 20;
 /// A name is a DNS label, RFC 1035 §2.3.4.
 const MAX_NAME_BYTES: usize = 63;
 
@@ -258,7 +261,15 @@ fn check(config: &ContainerConfig) -> Result<(), ContainerError> {
     if !config.name.is_empty() && !is_valid_name(&config.name) {
         return Err(ContainerError::InvalidName(config.name.clone()));
     }
-    Ok(())
+    if !config.hostname.is_empty() && !hostname::is_valid(&config.hostname) {
+        return Err(ContainerError::InvalidHostname(config.hostname.clone()));
+    }
+    let words = config.args.iter().chain(&config.env);
+    let bytes = words.clone().map(|word| word.len() + 1).sum::<usize>();
+    match bytes > MAX_COMMAND_BYTES || words.clone().any(|word| word.contains('\0')) {
+        true => Err(ContainerError::Command),
+        false => Ok(()),
+    }
 }
 
 /// Docker's rule, and short enough for DNS.
@@ -299,6 +310,27 @@ mod tests {
             assert!(!is_valid_name(name), "{name}");
         }
         assert!(is_valid_name("web-1_a.b"));
+    }
+
+    #[test]
+    fn a_hostname_is_one_word_of_the_hosts_file() {
+        let named = |hostname: &str| check(&ContainerConfig { hostname: hostname.to_owned(), ..config() });
+        assert!(named("front-1.example").is_ok());
+        for hostname in skep_hostile::strings().iter().filter(|text| named(text).is_ok() && !text.is_empty())
+        {
+            let hosts = crate::tasks::hosts_file(hostname, Some("10.0.1.3/24".parse().unwrap()));
+            let entries: Vec<_> =
+                hosts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).collect();
+            assert_eq!(entries[2..], [["10.0.1.3", hostname]], "{hostname:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_words_of_bounded_length_without_nul() {
+        let words = |word: &str| check(&ContainerConfig { env: vec![word.to_owned()], ..config() });
+        assert!(words("A=a\nb").is_ok());
+        assert!(matches!(words("A=\0"), Err(ContainerError::Command)));
+        assert!(matches!(words(&"x".repeat(MAX_COMMAND_BYTES)), Err(ContainerError::Command)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
+use std::time::Duration;
 
 /// A JSON body. Docker's clients do not all send a content type, so none is asked for.
 pub(crate) struct Body<T>(pub(crate) T);
@@ -15,12 +16,19 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let bytes = whole(request).await?;
+        let late = |_elapsed| {
+            let limit = BODY_LIMIT.as_secs();
+            let text = format!("the request did not come to its end within {limit} s: send it again");
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, text)
+        };
+        let bytes = tokio::time::timeout(BODY_LIMIT, whole(request)).await.map_err(late)??;
         let Json(value) = Json::from_bytes(&bytes)?;
         Ok(Self(value))
     }
 }
 
+/// Clients are on this host: a body that takes longer has no end.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
 /// Specs are small; this bounds what one request may make us hold.
 const MAX_BODY_BYTES: usize = 4 << 20;
 /// What is longer is read up to here, and forgotten: a client that still writes would not see the refusal.
@@ -82,11 +90,21 @@ pub(crate) fn object_version(kind: &str, text: Option<&str>) -> Result<u64, ApiE
 mod tests {
     use super::*;
     use axum::body::Body as HttpBody;
+    use axum::response::IntoResponse;
 
     #[tokio::test]
     async fn a_long_request_is_read_and_refused() {
         let sent = |len: usize| whole(Request::new(HttpBody::from(vec![b' '; len])));
         assert_eq!(sent(MAX_BODY_BYTES).await.unwrap().len(), MAX_BODY_BYTES);
         assert!(sent(MAX_BODY_BYTES + 1).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_without_an_end_is_refused_in_time() {
+        let endless =
+            HttpBody::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let refused = Body::<serde_json::Value>::from_request(Request::new(endless), &()).await;
+        let status = refused.err().map(|error| error.into_response().status());
+        assert_eq!(status, Some(StatusCode::REQUEST_TIMEOUT));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Paths may carry any `/v1.N` prefix or none: clients newer than what we announce are not refused.
 
+mod connections;
 mod containers;
 pub(crate) mod error;
 mod extract;
@@ -37,14 +38,10 @@ const MIN_API_VERSION: &str = "1.24";
 
 type App = State<Arc<Node>>;
 
-/// Serves the API until `stopped` resolves.
-pub(crate) async fn serve(
-    listener: UnixListener,
-    node: Arc<Node>,
-    stopped: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let app = MapRequest::new(router(node), strip_version);
-    axum::serve(listener, tower::make::Shared::new(app)).with_graceful_shutdown(stopped).await
+/// Serves the API until `stopped` resolves, then until its connections have ended.
+pub(crate) async fn serve(listener: UnixListener, node: Arc<Node>, stopped: impl Future<Output = ()>) {
+    let app: connections::App = MapRequest::new(router(node), strip_version);
+    connections::serve(listener, app, stopped).await;
 }
 
 fn router(node: Arc<Node>) -> Router {
@@ -154,7 +151,7 @@ async fn announce(request: Request, next: Next) -> Response {
         ("docker-experimental", "false"),
         ("server", concat!("Skep/", env!("CARGO_PKG_VERSION"), " (linux)")),
     ];
-    let mut response = next.run(request).await;
+    let mut response = error::in_shape(next.run(request).await).await;
     for (name, value) in HEADERS {
         response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }

@@ -2,6 +2,8 @@
 
 use super::ApiError;
 use super::service_spec::labels_too_long;
+use serde_json::Value;
+use skep_model::hostname;
 use skep_model::service::ContainerSpec;
 
 /// Command and environment travel in every assignment of the task; a message holds 16 MiB.
@@ -9,8 +11,6 @@ const MAX_COMMAND_BYTES: usize = 64 << 10;
 pub(super) const MAX_LABEL_BYTES: usize = 64 << 10;
 /// The one image this release runs: a command of the host's own file system.
 const IMAGES: [&str; 2] = ["host", "host:latest"];
-/// The kernel's HOST_NAME_MAX.
-const MAX_HOSTNAME_BYTES: usize = 64;
 /// The kernel's PATH_MAX.
 const MAX_DIR_BYTES: usize = 4096;
 /// useradd(8) stops at 256 for each of user and group.
@@ -23,8 +23,16 @@ pub(super) fn check(container: &ContainerSpec) -> Result<(), ApiError> {
     check_dir(&container.dir)?;
     check_user(&container.user)?;
     check_stop(container)?;
-    let labels = container.extra.get("Labels").map_or(0, |labels| labels.to_string().len());
-    if labels > MAX_LABEL_BYTES { Err(labels_too_long()) } else { Ok(()) }
+    check_labels(container.extra.get("Labels"))
+}
+
+fn check_labels(labels: Option<&Value>) -> Result<(), ApiError> {
+    let Some(Value::Object(labels)) = labels else { return Ok(()) };
+    if let Some((name, _)) = labels.iter().find(|(_, value)| !value.is_string()) {
+        return Err(refuse(&format!("the value of label {name} has to be a text")));
+    }
+    let bytes = labels.iter().map(|(name, value)| name.len() + value.as_str().map_or(0, str::len));
+    if bytes.sum::<usize>() > MAX_LABEL_BYTES { Err(labels_too_long()) } else { Ok(()) }
 }
 
 fn refuse(why: &str) -> ApiError {
@@ -62,18 +70,14 @@ fn check_command(container: &ContainerSpec) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// RFC 1123 §2.1, in labels of RFC 1035 §2.3.4.
-fn check_hostname(hostname: &str) -> Result<(), ApiError> {
-    let letters = |label: &str| label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && letters(label) && !label.starts_with('-') && !label.ends_with('-')
-    };
-    if hostname.is_empty() || hostname.len() <= MAX_HOSTNAME_BYTES && hostname.split('.').all(is_label) {
+fn check_hostname(text: &str) -> Result<(), ApiError> {
+    if text.is_empty() || hostname::is_valid(text) {
         return Ok(());
     }
     let rule = format!(
-        "invalid hostname: use letters, digits, '-' and '.', {MAX_HOSTNAME_BYTES} characters at most \
-         (templates such as {{{{.Node.Hostname}}}} are not filled in by this release)"
+        "invalid hostname: use letters, digits, '-' and '.', {} characters at most \
+         (templates such as {{{{.Node.Hostname}}}} are not filled in by this release)",
+        hostname::MAX_BYTES
     );
     Err(refuse(&rule))
 }

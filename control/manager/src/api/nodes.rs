@@ -27,7 +27,7 @@ pub struct UpdateNode {
 
 impl UpdateNode {
     /// The texts are Docker's where it has any.
-    fn read(self) -> Result<NodeSpec, ApiError> {
+    pub(super) fn read(self) -> Result<NodeSpec, ApiError> {
         if let Some((field, _)) = self.extra.iter().find(|(_, value)| !unsupported::asks_nothing(value)) {
             return Err(ApiError::BadRequest(format!(
                 "a node has no {field}: its spec is Name, Labels, Role and Availability"

@@ -1,6 +1,6 @@
 //! Rules for published ports.
 
-use super::ApiError;
+use super::{ApiError, names};
 use crate::allocator::ingress_ports;
 use crate::state::State;
 use skep_model::ServiceId;
@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 
 /// Every node holds a socket and a rule per published port.
 const MAX_PORTS: usize = 256;
+/// With an underscore before it, a name is a label of its SRV record (RFC 2782; RFC 1035 §2.3.4).
+const MAX_NAME: usize = 62;
 
 /// What can be said of the ports without knowing the cluster.
 pub(super) fn check(spec: &EndpointSpec) -> Result<(), ApiError> {
@@ -45,6 +47,12 @@ fn check_port(port: &PortConfig) -> Result<(), ApiError> {
     }
     if *target == 0 {
         return Err(ApiError::invalid("EndpointSpec: TargetPort must be from 1 to 65535"));
+    }
+    if !port.name.is_empty() && (names::check(&port.name).is_err() || port.name.len() > MAX_NAME) {
+        return Err(ApiError::invalid(format!(
+            "EndpointSpec: port {target} has an invalid name: use letters, digits, '-' and '_', {MAX_NAME} \
+             characters at most, or leave it out"
+        )));
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// A manager's state with a clock and ids that count.
+#[derive(Clone)]
 pub(crate) struct Sim {
     pub(crate) state: State,
     pub(crate) now: Timestamp,

@@ -14,11 +14,12 @@ use skep_model::join::{JoinRequest, JoinResponse};
 use skep_model::node::{
     Availability, Node, NodeDescription, NodeInternals, NodeSpec, NodeState, NodeStatus, Role,
 };
+use skep_model::text::line;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// RFC 1035 §2.3.4: no host name is longer.
-const MAX_HOSTNAME_BYTES: usize = 255;
+pub(super) const MAX_HOSTNAME_BYTES: usize = 255;
 
 /// Nodes the cluster keeps, those that are down or left included: four times the hosts Skep is made for,
 /// so that a token in the wrong hands or a script gone wild fills neither the store nor every node's
@@ -78,8 +79,8 @@ pub(crate) fn join(
         .authority
         .sign_request(&Subject { node: &id, role }, &request.csr)
         .map_err(JoinError::Request)?;
-    let mut node =
-        new_node(id.clone(), role, &request.hostname, request.availability, from, Timestamp::now());
+    let hostname = line(&request.hostname, MAX_HOSTNAME_BYTES);
+    let mut node = new_node(id.clone(), role, &hostname, request.availability, from, Timestamp::now());
     node.skep.certificate = certificate.clone();
     let mut joined = None;
     core.db

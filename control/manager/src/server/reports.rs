@@ -3,16 +3,20 @@
 #[cfg(test)]
 mod tests;
 
+use super::join::MAX_HOSTNAME_BYTES;
 use crate::state::{Change, State};
 use jiff::Timestamp;
-use skep_model::node::{Node, NodeState, NodeStatus, PortConflict};
+use skep_model::node::{Node, NodeDescription, NodeState, NodeStatus, PortConflict};
 use skep_model::session::{Hello, TaskReport};
 use skep_model::task::{Task, TaskState, TaskStatus};
+use skep_model::text::line;
 use skep_model::{NodeId, TaskId};
 use std::net::IpAddr;
 
 /// Longest `message` and `err` of a status that is stored: a line for people, not a log.
 const MAX_TEXT_BYTES: usize = 1024;
+/// A platform, a version.
+const MAX_WORD_BYTES: usize = 64;
 /// Routed subnets and port conflicts stored per node. A host with a full routing table still gives the
 /// allocator enough to keep clear of.
 const MAX_LISTED: usize = 1024;
@@ -36,7 +40,7 @@ pub(crate) fn connected(
     let known = state.nodes.get(node).ok_or(NodeRemoved)?;
     let mut changes: Vec<_> = not_held(state, node, hello, now).collect();
     let mut updated = known.clone();
-    updated.description = hello.description.clone();
+    updated.description = presentable(&hello.description);
     updated.status = NodeStatus { state: NodeState::Ready, message: String::new(), addr: addr.to_string() };
     updated.skep.data_path_addr = Some(hello.data_path_addr);
     updated.skep.routed = hello.routed.iter().take(MAX_LISTED).copied().collect();
@@ -123,7 +127,18 @@ fn bounded(status: &TaskStatus) -> TaskStatus {
 }
 
 fn truncate(text: &mut String) {
-    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+    *text = line(text, MAX_TEXT_BYTES).into_owned();
+}
+
+/// What a node says of itself is in everybody's tables.
+fn presentable(said: &NodeDescription) -> NodeDescription {
+    let mut description = said.clone();
+    let NodeDescription { hostname, platform, engine, .. } = &mut description;
+    for text in [&mut platform.architecture, &mut platform.os, &mut engine.engine_version] {
+        *text = line(text, MAX_WORD_BYTES).into_owned();
+    }
+    *hostname = line(hostname, MAX_HOSTNAME_BYTES).into_owned();
+    description
 }
 
 /// Nothing was heard of the node for the whole grace.

@@ -132,7 +132,7 @@ fn a_status_is_a_line_and_not_a_log() {
         "t",
         TaskStatus { err, ..status(TaskState::Failed) },
     );
-    assert_eq!(kept.err.len(), MAX_TEXT_BYTES);
+    assert!(kept.err.contains("ä … ä") && kept.err.len() <= MAX_TEXT_BYTES, "{}", kept.err.len());
 }
 
 #[test]
@@ -212,4 +212,17 @@ fn port_conflicts_replace_each_other_and_are_bounded() {
     state.apply(4, port_conflicts(&state, &id(MINE), &[conflict(80)], at(21)));
     assert_eq!(state.nodes[&id(MINE)].skep.port_conflicts, [conflict(80)]);
     assert_eq!(port_conflicts(&state, &id(MINE), &[conflict(80)], at(22)), []);
+}
+
+#[test]
+fn what_a_node_says_of_itself_fits_into_a_table() {
+    let state = state([]);
+    let mut hello = hello(&[], &[]);
+    hello.description.hostname = format!("n1\u{1b}[2J\n{}", "x".repeat(1 << 20));
+    hello.description.platform.os = "\r\u{202e}".repeat(1 << 16);
+    let changes = connected(&state, &id(MINE), &hello, ADDR, at(20)).unwrap();
+    let [Change::PutNode(node)] = &changes[..] else { panic!("{changes:?}") };
+    let NodeDescription { hostname, platform, .. } = &node.description;
+    assert!(hostname.starts_with("n1 [2J x") && hostname.len() <= 255, "{hostname}");
+    assert!(platform.os.len() <= 64 && platform.os.trim().chars().all(|c| c == '…'), "{}", platform.os);
 }
