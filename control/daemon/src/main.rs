@@ -78,6 +78,7 @@ async fn serve(options: Options) -> Result<()> {
     let state_dir = options.state_dir.canonicalize().context("state directory")?;
     let node = Node::start(Config { socket: socket.clone(), state_dir }).await?;
     let node = Arc::new(node);
+    let signalled = until_signal()?;
     info!(socket = %socket.display(), "ready");
 
     let (stop, stopped) = watch::channel(false);
@@ -89,7 +90,7 @@ async fn serve(options: Options) -> Result<()> {
         let node = node.clone();
         async move { node.resume().await }
     });
-    let signal = until_signal().await?;
+    let signal = signalled.await;
     info!(signal, "stopping");
     resumed.abort();
     let _ = stop.send(true);
@@ -100,12 +101,15 @@ async fn serve(options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn until_signal() -> Result<&'static str> {
+/// From this call on, not from the first poll: whoever is told that the daemon is ready may stop it at once.
+fn until_signal() -> Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }
 
