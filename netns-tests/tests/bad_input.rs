@@ -407,7 +407,7 @@ fn a_daemon_that_cannot_start_says_what_to_do() -> Result<()> {
         },
         &["--help"],
     )?;
-    let mut executor = skepd(socket.clone(), state.clone())?;
+    let mut executor = skepd(socket, state.clone())?;
     says(
         {
             executor.args(["--executor", "docker"]);
@@ -483,7 +483,7 @@ fn what_keeps_a_node_from_becoming_one_is_said_and_leaves_nothing() -> Result<()
         ensure!(said.contains("cannot reach a manager at 192.0.2.1:2999"), "{said}");
         is_free()?;
     }
-    answering.join().expect("the stranger does not panic")?;
+    answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
 
     host.init()?;
     let said = host.refused("POST", "/swarm/init", Some(&init))?;
