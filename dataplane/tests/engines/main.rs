@@ -9,6 +9,7 @@ mod fragments;
 mod fuzz;
 mod gateway;
 mod ingress;
+mod moves;
 mod offload;
 mod paths;
 mod refusals;
