@@ -8,7 +8,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use skep_dns::ServerConfig;
 use skep_dns::config::{FORWARD_DEADLINE, HEDGE};
 use skep_dns::message::MAX_UPSTREAM_ANSWER;
@@ -280,6 +281,28 @@ async fn a_resolver_is_asked_the_question_and_nothing_else() {
     assert!(edns.flags().dnssec_ok && edns.options().as_ref().iter().any(|(_, given)| *given == option));
     assert!(!upstream.seen()[0].0.windows(9).any(|window| window == b"something"));
     assert!(plain.edns.is_none() && !plain.metadata.checking_disabled);
+}
+
+/// Two names that mean each other, for ever. It is the asker's to follow them or not: here an answer is passed on.
+#[tokio::test]
+async fn an_answer_that_leads_in_circles_is_passed_on_and_not_followed() {
+    let upstream = Upstream::with_forger(ResponseCode::NoError, 1, |asked| vec![circle(asked)]);
+    let (_server, at) = serving(view(&["b"], &[upstream.at])).await;
+    for _ in 0..100 {
+        let told = ask(at, "a.example").await;
+        let leads: Vec<_> = told.answers.iter().map(|record| record.data.to_string()).collect();
+        assert_eq!(leads, ["b.example.", "a.example."]);
+    }
+    assert_eq!(upstream.asked(), 100, "once per question");
+    assert_eq!(addresses(&ask(at, "web").await), [VIP]);
+}
+
+fn circle(asked: &[u8]) -> Vec<u8> {
+    let mut reply = Message::from_vec(asked).unwrap().into_response();
+    let [a, b] = ["a.example.", "b.example."].map(|name| Name::from_ascii(name).unwrap());
+    let lead = |from: &Name, to: &Name| Record::from_rdata(from.clone(), 60, RData::CNAME(CNAME(to.clone())));
+    reply.add_answers([lead(&a, &b), lead(&b, &a)]);
+    reply.to_vec().unwrap()
 }
 
 /// A host whose resolver leads back here: refused after as many rounds as a container has places.

@@ -145,3 +145,16 @@ proptest! {
         prop_assert_eq!(snapshot(&Cluster::of(&desired), &local), snapshot(&Cluster::of(&rotated), &local));
     }
 }
+
+#[test]
+fn the_mtu_is_what_the_underlay_leaves() {
+    for (underlay, left) in
+        [(1280, 1230), (1500, 1450), (1420, 1370), (9000, 8950), (0, 68), (100_000, u16::MAX)]
+    {
+        let local = Local { underlay_mtu: underlay, ..Local::default() };
+        let mtu = |network: &Network| network.mtu;
+        let desired = example::desired([]);
+        let networks = snapshot(&Cluster::of(&desired), &local).networks;
+        assert!(!networks.is_empty() && networks.iter().map(mtu).all(|mtu| mtu == left), "{underlay}");
+    }
+}
