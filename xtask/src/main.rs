@@ -4,6 +4,8 @@ mod demo;
 mod fuzz;
 mod interrupt;
 mod lab;
+#[cfg(test)]
+mod others_bugs;
 mod packages;
 mod planted;
 mod program;
