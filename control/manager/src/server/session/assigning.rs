@@ -42,7 +42,11 @@ impl Session<'_> {
         self.note_coverage();
     }
 
+    /// A session that was replaced speaks for a node that may have started anew since, with nothing in place.
     fn note_coverage(&self) {
+        if !self.core.sessions.is_current(&self.node, self.generation) {
+            return;
+        }
         if let Some(revision) = self.coverage.covered() {
             self.core.covers(&self.node, revision);
         }
