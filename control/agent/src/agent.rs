@@ -71,9 +71,9 @@ pub enum StartError {
 pub enum JoinError {
     #[error("this node is a member already")]
     AlreadyJoined,
-    #[error(transparent)]
+    #[error("{}", explain(.0))]
     Host(#[from] HostError),
-    #[error(transparent)]
+    #[error("{}", explain(.0))]
     Facts(#[from] FactsError),
     #[error(
         "the data path address {addr} is not an address of this host (it has {have}): choose one with --data-path-addr"
@@ -81,7 +81,7 @@ pub enum JoinError {
     DataPathAddr { addr: Ipv4Addr, have: String },
     #[error(transparent)]
     DataPath(#[from] skep_dataplane::io::StartError),
-    #[error(transparent)]
+    #[error("{}", explain(.0))]
     Gwbridge(#[from] GwbridgeError),
     #[error("this node got no assignments from a manager in time: {reason}")]
     NoAssignments { reason: String },

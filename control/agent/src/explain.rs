@@ -27,6 +27,14 @@ mod tests {
         let source = io::Error::other("no such device");
         let error = GwbridgeError::Step { step: "make the bridge".to_owned(), source };
         assert_eq!(explain(&error), "cannot make the bridge: no such device");
+        let transparent = crate::agent::JoinError::Gwbridge(error);
+        assert_eq!(transparent.to_string(), "cannot make the bridge: no such device");
+    }
+
+    #[test]
+    fn a_layer_without_words_adds_none() {
+        let source = io::Error::other("no such device");
+        let error = GwbridgeError::Step { step: "make the bridge".to_owned(), source };
         let transparent = crate::host::SandboxError::Gwbridge(error);
         assert_eq!(explain(&transparent), "cannot make the bridge: no such device");
     }

@@ -22,6 +22,9 @@ pub(crate) struct Member {
     pub(crate) availability: Availability,
 }
 
+/// More than a membership takes, with what the agent writes down beside it.
+const ROOM_BYTES: usize = 64 << 10;
+
 fn file(state_dir: &Path) -> PathBuf {
     state_dir.join("member.json")
 }
@@ -32,6 +35,19 @@ pub(crate) fn load(state_dir: &Path) -> io::Result<Option<Member>> {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether a membership could be saved. Asked before a manager is: it lists a node from the moment it signs.
+pub(crate) fn try_room(state_dir: &Path) -> io::Result<()> {
+    let trial = state_dir.join("member.json.trial");
+    let written = File::create(&trial).and_then(|mut out| {
+        out.write_all(&[0; ROOM_BYTES])?;
+        out.sync_all()
+    });
+    match fs::remove_file(&trial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => written.and(Err(error)),
+        Ok(()) | Err(_) => written,
     }
 }
 
@@ -67,6 +83,15 @@ mod tests {
     use super::*;
     use skep_model::node::Role;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn room_is_tried_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        try_room(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let error = try_room(&dir.path().join("gone")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn membership_survives_and_can_be_forgotten() {

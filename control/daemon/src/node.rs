@@ -198,10 +198,12 @@ impl Node {
     }
 
     fn save(&self, member: &Member) -> Result<(), ApiError> {
-        let directory = &self.config.state_dir;
-        member::save(directory, member).map_err(|error| {
-            ApiError::internal(format!("cannot write the membership to {}: {error}", directory.display()))
-        })
+        member::save(&self.config.state_dir, member).map_err(|error| self.cannot_save(error))
+    }
+
+    fn cannot_save(&self, error: std::io::Error) -> ApiError {
+        let directory = self.config.state_dir.display();
+        ApiError::internal(format!("cannot write the membership to {directory}: {error}"))
     }
 
     pub(crate) async fn join(&self, request: JoinRequest) -> Result<(), ApiError> {
@@ -217,6 +219,7 @@ impl Node {
         };
         let data_path_addr =
             addresses::data_path(&request.data_path_addr, advertise, &host).map_err(ApiError::bad_request)?;
+        member::try_room(&self.config.state_dir).map_err(|error| self.cannot_save(error))?;
         let enrolled = self.enroll(&managers, token, request.availability, data_path_addr).await?;
         let member = Member {
             credentials: enrolled.credentials,

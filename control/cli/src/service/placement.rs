@@ -8,7 +8,7 @@ use crate::query::list;
 
 #[derive(Args, Debug, Default)]
 pub(crate) struct PlacementArgs {
-    /// What a host has to be: node.id, node.hostname, node.role or node.labels.KEY, == or !=, and a value (several allowed)
+    /// What a host has to be: node.id, node.hostname, node.role, node.ip, node.platform.os, node.platform.arch or node.labels.KEY, == or !=, and a value (several allowed)
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
     /// Spread over the values of a host's label first, as spread=node.labels.KEY (several allowed)

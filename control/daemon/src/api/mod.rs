@@ -116,6 +116,14 @@ fn later_routes() -> Router<Arc<Node>> {
         .route("/swarm/unlock", later("locking managers"))
         .route("/events", later("events"))
         .route("/images/{*rest}", later("images (the only one is \"host\": commands of the host itself)"))
+        .route(
+            "/networks/{id}/connect",
+            later("network connect (`skep attach` puts a namespace on a network)"),
+        )
+        .route(
+            "/networks/{id}/disconnect",
+            later("network disconnect (`skep detach` takes a namespace off a network)"),
+        )
         .route("/volumes", later("volumes"))
         .route("/volumes/{*rest}", later("volumes"))
         .route("/exec/{*rest}", later("exec"))
