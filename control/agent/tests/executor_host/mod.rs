@@ -80,6 +80,8 @@ impl Host {
     pub(crate) async fn run(&self, script: &str) -> String {
         let exit = ended(&self.shell(script).await).await;
         let lines = self.log("t").await;
+        // The next script's log would go on where this one's ends.
+        self.executor.remove(&self.id("t")).unwrap();
         assert_eq!(exit.code, 0, "{lines:#?}");
         let out = lines.iter().filter(|line| line.stream == LogStream::Stdout);
         out.map(|line| format!("{}\n", line.text)).collect()
