@@ -201,7 +201,10 @@ const MUTATIONS: &[fn(&str) -> String] = &[
     |kind| format!("{}{kind}", "a".repeat(255)),
     |kind| format!("node.labels.{kind}==x"),
     |kind| format!("node.id=={kind}"),
+    |kind| format!("node.hostname!={kind}"),
     |kind| format!("SIG{kind}"),
+    |kind| format!("$({kind})"),
+    |kind| format!("{kind}:{kind}"),
     |kind| format!("10.9.0.0/{kind}"),
     |kind| Value::from(kind).to_string(),
 ];

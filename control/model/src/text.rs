@@ -46,7 +46,7 @@ mod tests {
         assert_eq!(line("a\nb\u{1b}[2J\u{202e}c\0", 64), "a b [2J c ");
         assert_eq!(line(&"é".repeat(100), 21), "éééé … éééé");
         let bee = format!("{} say less", "x".repeat(1000));
-        assert_eq!(line(&bee, 25), "xxxxxxxxxx …  say less");
+        assert_eq!(line(&bee, 25), "xxxxxxxxxx … x say less");
         for max in 5..40 {
             assert!(line(&"🐝".repeat(50), max).len() <= max.max(GAP.len()));
         }
