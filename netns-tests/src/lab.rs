@@ -15,8 +15,16 @@ pub const CLIENT_ADDR: &str = "192.168.77.200";
 /// No test has more.
 const MOST_NODES: usize = 5;
 /// Drops every node counts: kernels announce themselves to groups and neighbours, and nothing is flooded; a node that
-/// has just joined asks its peers before all of them know it.
-const USUAL_DROPS: &[&str] = &["ipv6", "multicast", "broadcast", "arp_gratuitous", "probe_from_stranger"];
+/// has just joined asks its peers before all of them know it; tests ask for services before a task is there.
+const USUAL_DROPS: &[&str] = &[
+    "ipv6",
+    "multicast",
+    "broadcast",
+    "arp_gratuitous",
+    "probe_from_stranger",
+    "no_backend",
+    "unknown_destination",
+];
 
 pub struct Lab {
     name: String,
@@ -234,6 +242,14 @@ fn succeed(output: Output, what: &str) -> Result<String> {
 fn target_dir() -> PathBuf {
     let exe = std::env::current_exe().unwrap_or_default();
     exe.ancestors().nth(3).map(PathBuf::from).unwrap_or_default()
+}
+
+/// A program of the build of Skep that labs run (`SKEP_LAB_PROFILE`, release unless it says debug).
+pub fn built(program: &str) -> Result<PathBuf> {
+    let profile = std::env::var("SKEP_LAB_PROFILE").ok().filter(|profile| !profile.is_empty());
+    let path = target_dir().join(profile.as_deref().unwrap_or("release")).join(program);
+    ensure!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
+    Ok(path)
 }
 
 /// The `xtask` this test was built beside.

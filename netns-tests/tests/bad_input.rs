@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::api::{Answer, ask, ask_raw};
-use netns_tests::lab::eventually;
+use netns_tests::lab::{built, eventually};
 use netns_tests::{Netns, Running};
 use serde_json::{Value, json};
 use std::fs;
@@ -39,7 +39,7 @@ impl Host {
     }
 
     fn skepd(&self) -> Result<Command> {
-        let mut skepd = self.netns.command(&program("skepd")?);
+        let mut skepd = self.netns.command(&built("skepd")?.display().to_string());
         skepd.arg("--socket").arg(self.socket()).arg("--state-dir").arg(self.dir.path().join("state"));
         Ok(skepd)
     }
@@ -71,14 +71,6 @@ impl Host {
         ensure!(answer.is_refusal(), "{method} {target} was not refused: {answer:?}");
         Ok(answer.message()?.to_owned())
     }
-}
-
-/// A program built beside this test.
-fn program(name: &str) -> Result<String> {
-    let exe = std::env::current_exe()?;
-    let path = exe.ancestors().nth(2).context("no target directory")?.join(name);
-    ensure!(path.exists(), "{} is missing: run `cargo xtask test`, which builds it", path.display());
-    Ok(path.display().to_string())
 }
 
 /// A body of the API, and the request that takes it.
@@ -383,7 +375,7 @@ fn a_daemon_that_cannot_start_says_what_to_do() -> Result<()> {
     let dir = host.dir.path();
     fs::write(dir.join("file"), "x")?;
     let skepd = |socket: PathBuf, state: PathBuf| {
-        let mut skepd = host.netns.command(&program("skepd")?);
+        let mut skepd = host.netns.command(&built("skepd")?.display().to_string());
         skepd.arg("--socket").arg(socket).arg("--state-dir").arg(state);
         anyhow::Ok(skepd)
     };
@@ -416,7 +408,14 @@ fn a_daemon_that_cannot_start_says_what_to_do() -> Result<()> {
         &["--executor docker", "process"],
     )?;
     let mut other_user = host.netns.command("setpriv");
-    other_user.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", &program("skepd")?]);
+    other_user.args([
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        &built("skepd")?.display().to_string(),
+    ]);
     says(other_user, &["start it as root"])?;
 
     fs::create_dir_all(&state)?;
