@@ -125,6 +125,8 @@ fn a_daemon_killed_again_and_again_serves_again_and_leaves_nothing() -> Result<(
     until_serving(&lab, 1..=NODES)?;
     let namespaces = lab.exec("n3", &["sh", "-c", "ip -o link | grep -c skv"])?;
     ensure!(namespaces.trim() == "1", "n3 has {} veths for one task", namespaces.trim());
+    // A daemon's flows end with it.
+    lab.expect_drops(&["no_flow"]);
     lab.finish()
 }
 
