@@ -6,6 +6,7 @@ use crate::ids::PortId;
 use crate::index::Index;
 use crate::nat::{FLOW_CAPACITY, Nat};
 use crate::probe::Probes;
+use crate::seal::Identity;
 use crate::snapshot::Snapshot;
 use crate::switch::{Origin, Pass};
 use crate::verdict::DropReason;
@@ -44,12 +45,13 @@ pub struct Engine {
 impl Engine {
     /// `seed` decides everything that would otherwise be random: hash buckets, the backend a new
     /// service starts with, replacement ports, the nonces of path probes.
-    pub fn new(seed: u64) -> Self {
-        Self::with_flow_capacity(seed, FLOW_CAPACITY)
+    pub fn new(seed: u64, identity: Identity) -> Self {
+        Self::with_flow_capacity(seed, identity, FLOW_CAPACITY)
     }
 
     /// As [`Self::new`], for `flows` flows at once; their memory is taken here.
-    pub fn with_flow_capacity(seed: u64, flows: usize) -> Self {
+    pub fn with_flow_capacity(seed: u64, identity: Identity, flows: usize) -> Self {
+        drop(identity);
         Self {
             index: Index::default(),
             nat: Nat::new(seed, flows),
@@ -72,7 +74,8 @@ impl Engine {
             pass.reset_both(flow, &old);
         }
         let now = self.millis(now);
-        self.probes.follow(&snapshot.vteps, now, out);
+        let vteps: Vec<_> = snapshot.peers.iter().map(|peer| peer.vtep).collect();
+        self.probes.follow(&vteps, now, out);
     }
 
     /// A frame a port sent, in `buf[HEADROOM..]`. The buffer's contents are used up.

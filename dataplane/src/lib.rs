@@ -26,6 +26,7 @@
 pub mod ids;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod seal;
 pub mod snapshot;
 
 mod answers;
@@ -46,5 +47,6 @@ mod wire;
 pub use counters::{PortStats, Stats};
 pub use engine::{Engine, HEADROOM, Output};
 pub use probe::PathStats;
+pub use seal::SessionStats;
 pub use verdict::DropReason;
 pub use wire::vnet::VnetHdr;

@@ -12,6 +12,7 @@
 mod peer;
 
 use crate::engine::Output;
+use crate::seal::SessionStats;
 use crate::verdict::DropReason;
 use crate::wire::probe::Probe;
 use peer::Peer;
@@ -43,7 +44,7 @@ const STARVED: u64 = 2 * RETRY;
 const MAX_STARVED: u64 = 8;
 
 /// What is known of the path to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathStats {
     /// Its VTEP.
     pub peer: Ipv4Addr,
@@ -54,6 +55,9 @@ pub struct PathStats {
     pub last_heard: Option<Instant>,
     /// It is out of use until it answers again.
     pub silent: bool,
+    /// The largest outer IP packet, in bytes, that is known to arrive.
+    pub mtu: u16,
+    pub session: SessionStats,
 }
 
 pub(crate) struct Probes {

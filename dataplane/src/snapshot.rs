@@ -3,6 +3,7 @@
 //! A caller fills in [`Snapshot`]'s plain parts and the engine indexes them when it is applied.
 
 use crate::ids::{MacAddr, PortId, Vni};
+use crate::seal::PublicKey;
 use ipnet::Ipv4Net;
 use std::net::Ipv4Addr;
 
@@ -13,9 +14,21 @@ pub struct Snapshot {
     pub networks: Vec<Network>,
     /// Ranges no client of the ingress network may claim as its source: overlays, VIPs and gateways.
     pub reserved: Vec<Ipv4Net>,
-    /// The peers to watch: each is sent path probes, may send them, and is told of by
-    /// [`Output::reachability`](crate::Output::reachability). They need not be part of any network.
-    pub vteps: Vec<Ipv4Addr>,
+    /// The nodes to hold a session with: each is sent path probes in it, and is told of by
+    /// [`Output::reachability`](crate::Output::reachability). They need not be part of any network. Who is missing
+    /// here has no session, and gets none.
+    pub peers: Vec<Peer>,
+    /// The MTU in bytes of the interface that has the VTEP's address: no path carries more. Zero: unknown, 1500.
+    pub underlay_mtu: u16,
+}
+
+/// Another node, as its sessions need to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Where it sends from and receives; it receives on the same UDP port as we do.
+    pub vtep: Ipv4Addr,
+    /// Who it proves to be.
+    pub key: PublicKey,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +38,7 @@ pub struct Network {
     pub subnet: Ipv4Net,
     /// Answers ARP and ping; routes nowhere.
     pub gateway: Ipv4Addr,
-    /// Largest IP packet, in bytes, that fits the underlay once encapsulated.
+    /// Largest IP packet, in bytes, that fits the underlay's interface once encapsulated. Paths may carry less.
     pub mtu: u16,
     pub endpoints: Vec<Endpoint>,
     pub services: Vec<Service>,
@@ -39,6 +52,19 @@ pub struct Network {
 pub enum Policy {
     /// RFC 7348, readable by a kernel vxlan device.
     Plain,
+    /// Each frame sealed for one peer, in a session with it.
+    Sealed,
+}
+
+impl Policy {
+    /// What a frame takes on the underlay besides its IP packet, in bytes: outer IPv4 (20), UDP (8) and VXLAN (8)
+    /// headers, its Ethernet header (14), and where it is sealed session index and counter (12), shim (4) and tag (16).
+    pub const fn overhead(self) -> u16 {
+        match self {
+            Self::Plain => 20 + 8 + 8 + 14,
+            Self::Sealed => Self::Plain.overhead() + 12 + 4 + 16,
+        }
+    }
 }
 
 /// An address of a network and where it is.

@@ -18,6 +18,7 @@ pub(crate) fn encapsulate(network: &NetworkIndex, packet: Packet<'_>, to: Ipv4Ad
             vxlan::write_plain(&mut buf[header..], network.vni);
             out.datagram(to, &buf[header..frame.end]);
         }),
+        Policy::Sealed => {}
     }
 }
 
@@ -31,7 +32,7 @@ pub(crate) fn decapsulate<'a>(
     let network = index.network(vni).ok_or(DropReason::UnknownVni)?;
     match network.policy {
         Policy::Plain if network.has_vtep(from) => Ok(network),
-        Policy::Plain => Err(DropReason::UnknownVtep),
+        Policy::Plain | Policy::Sealed => Err(DropReason::UnknownVtep),
     }
 }
 
@@ -47,5 +48,6 @@ pub(crate) fn encapsulate_answer(
             vxlan::write_plain(datagram, network.vni);
             out.datagram(to, datagram);
         }
+        Policy::Sealed => {}
     }
 }

@@ -5,6 +5,7 @@ use super::tap::Tap;
 use super::udp::{self, UdpError};
 use super::worker::{Command, MAX_PORTS, PacketThread};
 use crate::ids::PortId;
+use crate::seal::Identity;
 use crate::snapshot::Snapshot;
 use crate::{Engine, Stats};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -18,14 +19,15 @@ use std::thread::{self, JoinHandle};
 const COMMAND_CAPACITY: usize = 64;
 
 /// What a packet thread needs to know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WorkerConfig {
     /// This host's address on the underlay: what the other VTEPs send to, and see as the source.
     pub vtep: Ipv4Addr,
     /// The UDP port of every VTEP (RFC 7348: 4789).
     pub port: u16,
-    /// Decides everything in the engine that would otherwise be random.
+    /// Decides everything in the engine that would otherwise be random and that nobody has to be kept from guessing.
     pub seed: u64,
+    pub identity: Identity,
 }
 
 /// The packet thread: one std thread that owns the engine, the TAPs and the UDP socket.
@@ -89,7 +91,7 @@ impl Worker {
             .map_err(|errno| StartError::Thread(errno.into()))?;
         let wake = Arc::new(wake);
         let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
-        let engine = Engine::new(config.seed);
+        let engine = Engine::new(config.seed, config.identity);
         let packets =
             PacketThread::new(engine, socket, config.port, inbox, wake.clone(), Box::new(on_silent))
                 .map_err(StartError::Thread)?;

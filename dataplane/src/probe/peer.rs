@@ -121,6 +121,8 @@ impl Peer {
             answered: self.answered,
             last_heard: last_heard.map(|(epoch, heard)| epoch + Duration::from_millis(heard)),
             silent: self.is_silent,
+            mtu: 1500,
+            session: Default::default(),
         }
     }
 }
