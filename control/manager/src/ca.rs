@@ -5,11 +5,12 @@
 mod tests;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CustomExtension, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use skep_model::data_path::{DataPathKey, KEY_EXTENSION};
 use skep_model::join::MANAGER_NAME;
 use skep_model::node::Role;
 use skep_model::{ClusterId, NodeId};
@@ -36,6 +37,8 @@ pub struct Authority {
 pub struct Subject<'a> {
     pub node: &'a NodeId,
     pub role: Role,
+    /// None in what a manager serves with: that is no node's.
+    pub data_path_key: Option<DataPathKey>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +139,9 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
             params.subject_alt_names = vec![SanType::DnsName(MANAGER_NAME.try_into()?)];
         }
+        let key_extension =
+            |key: DataPathKey| CustomExtension::from_oid_content(&KEY_EXTENSION, key.to_extension());
+        params.custom_extensions.extend(subject.data_path_key.map(key_extension));
         set_validity(&mut params, now, NODE_VALIDITY);
         Ok(params.signed_by(key, &self.issuer)?)
     }

@@ -82,6 +82,7 @@ fn peers<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = Assignm
             id: other.id.clone(),
             hostname: other.description.hostname.clone(),
             data_path_addr: other.skep.data_path_addr?,
+            data_path_key: other.skep.data_path_key?,
             ingress_addr: other.skep.ingress_addr,
             up: is_up(other),
         };
@@ -105,12 +106,15 @@ fn networks<'a>(state: &'a State, carried: &'a Carried<'_>) -> impl Iterator<Ite
             gateway: allocation.gateway,
             internal: network.spec.internal,
             ingress: network.spec.ingress,
+            encrypted: !network.spec.plain,
         }))
     })
 }
 
+/// Those of a node that was removed are nobody's any more, whatever its tasks are still taken for.
 fn endpoints<'a>(state: &'a State, carried: &'a Carried<'_>) -> impl Iterator<Item = Assignment> + 'a {
-    state.tasks.values().filter(|task| is_placed(task)).flat_map(move |task| {
+    let of_members = |task: &&Task| is_placed(task) && state.nodes.contains_key(&task.node_id);
+    state.tasks.values().filter(of_members).flat_map(move |task| {
         let on_carried = task.attachments.iter().filter(|a| carried.networks.contains(&a.network));
         on_carried.map(move |attachment| {
             Assignment::Endpoint(EndpointAssignment {

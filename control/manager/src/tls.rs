@@ -8,6 +8,7 @@ use rustls::server::{ClientHello, ResolvesServerCert, VerifierBuilderError, WebP
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use skep_model::NodeId;
+use skep_model::data_path::{CertificateKeyError, DataPathKey};
 use skep_model::node::Role;
 use std::sync::{Arc, PoisonError, RwLock};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -64,15 +65,25 @@ pub(crate) fn server_config(
     Ok(Arc::new(config))
 }
 
-/// The node a verified client certificate names.
-pub(crate) fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?;
-    name.as_str().ok().map(NodeId::from)
+/// Whom a verified client certificate names.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    pub(crate) node: NodeId,
+    pub(crate) data_path_key: Result<DataPathKey, CertificateKeyError>,
+}
+
+impl Shown {
+    /// None where it names no node.
+    pub(crate) fn by(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let name = parsed.subject().iter_common_name().next()?;
+        let node = name.as_str().ok().map(NodeId::from)?;
+        Some(Self { node, data_path_key: DataPathKey::of_certificate(certificate) })
+    }
 }
 
 fn certified(authority: &Authority, node: &NodeId) -> Result<Arc<CertifiedKey>, TlsError> {
-    let (leaf, key) = authority.issue(&Subject { node, role: Role::Manager })?;
+    let (leaf, key) = authority.issue(&Subject { node, role: Role::Manager, data_path_key: None })?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let certified = CertifiedKey::from_der(vec![leaf.der().clone()], key, &provider())?;
     Ok(Arc::new(certified))

@@ -2,6 +2,7 @@
 //! INCREMENTAL changes. Each change says which revision it applies to and which it results in, so that
 //! a receiver notices a gap and asks for the complete set (Swarm's dispatcher protocol does the same).
 
+use crate::data_path::DataPathKey;
 use crate::node::Availability;
 use crate::service::{ContainerSpec, EndpointMode, PortConfig};
 use crate::task::TaskState;
@@ -50,6 +51,8 @@ pub struct Peer {
     pub hostname: String,
     /// Where its VTEP receives.
     pub data_path_addr: Ipv4Addr,
+    /// Whom it proves to be there.
+    pub data_path_key: DataPathKey,
     /// Address of its `skep0`.
     pub ingress_addr: Option<Ipv4Addr>,
     /// False while the manager holds the node for down: its endpoints are not backends.
@@ -66,6 +69,8 @@ pub struct NetworkAssignment {
     pub gateway: Ipv4Addr,
     pub internal: bool,
     pub ingress: bool,
+    /// Every frame between nodes is sealed.
+    pub encrypted: bool,
 }
 
 /// One address of one task on one network, on whichever node.

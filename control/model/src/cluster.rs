@@ -1,6 +1,7 @@
 //! The cluster object: settings, tokens and the public half of the certificate authority.
 
 use crate::ClusterId;
+use crate::data_path::DataCipher;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,8 @@ pub struct Cluster {
     pub default_addr_pool: Vec<Ipv4Net>,
     pub subnet_size: u8,
     pub data_path_port: u16,
+    #[serde(default)]
+    pub data_cipher: DataCipher,
     /// The VNI given last, 0 before the first: a removed network's VNI is not given again at once.
     #[serde(default)]
     pub last_vni: u32,

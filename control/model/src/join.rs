@@ -7,8 +7,10 @@
 //! 2. `POST /v1/join` with a [`JoinRequest`], verified against that root, answers a [`JoinResponse`].
 //!
 //! From then on the node speaks mutual TLS: `POST /v1/session` carries the stream of [`crate::session`], and
-//! `POST /v1/renew` with a [`RenewRequest`] answers a [`RenewResponse`] with a certificate for a new key.
+//! `POST /v1/renew` with a [`RenewRequest`] answers a [`RenewResponse`] with a certificate for a new key of TLS. The
+//! [`DataPathKey`] stays the same for as long as the node is a member.
 
+use crate::data_path::{DataCipher, DataPathKey};
 use crate::node::Role;
 use crate::{ClusterId, NodeId};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ pub struct JoinRequest {
     pub token: String,
     /// PEM certificate signing request; only its public key is used.
     pub csr: String,
+    /// What peers will know this node by; it goes into the certificate.
+    pub data_path_key: DataPathKey,
     pub hostname: String,
     #[serde(default)]
     pub availability: crate::node::Availability,
@@ -40,12 +44,15 @@ pub struct JoinResponse {
     /// PEM, leaf only.
     pub certificate: String,
     pub data_path_port: u16,
+    pub data_cipher: DataCipher,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RenewRequest {
     /// PEM certificate signing request; only its public key is used.
     pub csr: String,
+    /// The one of the certificate before.
+    pub data_path_key: DataPathKey,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,12 +7,14 @@
 //! - [`session`]: the two message types of the stream between an agent and its manager; [`lines`]: its framing.
 //! - [`signal`]: signals by name and number; [`hostname`]: what may be one.
 //! - [`text`]: text of strangers, fit for people's tables.
+//! - [`data_path`]: keys and cipher of the sealed overlay.
 //! - [`join`]: how a node gets its certificate; [`token`]: Swarm's join token.
 //!
 //! Nothing here does I/O.
 
 pub mod assign;
 pub mod cluster;
+pub mod data_path;
 pub mod hostname;
 pub mod id;
 pub mod join;

@@ -39,6 +39,9 @@ pub struct NetworkSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reserved: BTreeMap<String, Ipv4Addr>,
     pub attachable: bool,
+    /// Its frames travel as they are. All others are sealed, also where nothing says so.
+    #[serde(default)]
+    pub plain: bool,
     /// No gateway to the outside and no forwarding of unknown names.
     pub internal: bool,
     pub ingress: bool,

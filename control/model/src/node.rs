@@ -2,6 +2,7 @@
 
 use crate::NodeId;
 use crate::cluster::Meta;
+use crate::data_path::DataPathKey;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -117,6 +118,9 @@ pub struct ManagerStatus {
 pub struct NodeInternals {
     /// Where the node's VTEP receives (the port is the cluster's).
     pub data_path_addr: Option<Ipv4Addr>,
+    /// Whom the node proves to be there, as the certificate of its last session says.
+    #[serde(default)]
+    pub data_path_key: Option<DataPathKey>,
     /// The address of the node's `skep0` on the ingress network.
     pub ingress_addr: Option<Ipv4Addr>,
     /// Subnets the host routes itself; new networks keep clear of them.

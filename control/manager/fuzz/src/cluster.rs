@@ -6,6 +6,7 @@ use skep_manager::state::{Change, State};
 use skep_manager::store::RedbStore;
 use skep_manager::{Db, control_loop, dispatch};
 use skep_model::assign::Desired;
+use skep_model::data_path::DataPathKey;
 use skep_model::service::ServiceSpec;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -135,7 +136,9 @@ fn objects() -> Vec<Change> {
             "Description":{{"Hostname":"{id}","Platform":{{"Architecture":"x86_64","OS":"linux"}},
             "Resources":{{"NanoCPUs":1,"MemoryBytes":1}},"Engine":{{"EngineVersion":"0"}}}},
             "Status":{{"State":"ready","Addr":"192.0.2.1"}},
-            "Skep":{{"routed":[],"port_conflicts":[],"certificate":"","data_path_addr":"192.0.2.1"}}}}"#
+            "Skep":{{"routed":[],"port_conflicts":[],"certificate":"","data_path_addr":"192.0.2.1",
+            "data_path_key":"{}"}}}}"#,
+            DataPathKey([id.as_bytes()[0]; 32])
         )
     };
     let node = |id| Change::PutNode(serde_json::from_str(&node(id)).expect("a node"));

@@ -39,7 +39,7 @@ impl CreateNetwork {
         self.check_driver()?;
         names::check(&self.name)?;
         self.check_flags()?;
-        self.check_options()?;
+        let plain = self.check_options()?;
         let labels = self.labels.unwrap_or_default();
         service_spec::check_labels(&labels)?;
         let addresses = self.ipam.map_or_else(|| Ok(ipam::Addresses::default()), ipam::Ipam::read)?;
@@ -52,6 +52,7 @@ impl CreateNetwork {
             ip_range: addresses.range,
             reserved: addresses.reserved,
             attachable: self.attachable.unwrap_or(false),
+            plain,
             internal: self.internal.unwrap_or(false),
             ingress: false,
         })
@@ -91,17 +92,12 @@ impl CreateNetwork {
         }
     }
 
-    fn check_options(&self) -> Result<(), ApiError> {
+    /// Whether the network is to be plain.
+    fn check_options(&self) -> Result<bool, ApiError> {
+        let mut plain = false;
         for (option, value) in self.options.iter().flatten() {
             match (option.as_str(), value.as_str()) {
-                ("encrypted", "false" | "0") => {}
-                ("encrypted", _) => {
-                    return Err(ApiError::unimplemented(format!(
-                        "network {} was not created: this release has plain networks only, and sends nothing \
-                         plain that was asked to be encrypted (leave `--opt encrypted` out for a plain one)",
-                        self.name
-                    )));
-                }
+                ("encrypted", value) => plain = !self.is_encrypted(value)?,
                 ("com.docker.network.driver.mtu", _) => {
                     return Err(ApiError::unimplemented(
                         "option com.docker.network.driver.mtu is not supported: \
@@ -111,7 +107,20 @@ impl CreateNetwork {
                 (other, _) => return Err(not_there(&format!("network option {other}"))),
             }
         }
-        Ok(())
+        Ok(plain)
+    }
+
+    /// Docker reads the option as Go's strconv.ParseBool does; without a value it is asked for.
+    fn is_encrypted(&self, value: &str) -> Result<bool, ApiError> {
+        match value {
+            "" | "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+            other => Err(ApiError::invalid(format!(
+                "network {} was not created: its option encrypted is \"{other}\", choose true or false (without the \
+                 option it is encrypted)",
+                self.name
+            ))),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use super::{ApiError, CreateNetwork, MAX_REPLICAS, lookup, networks, services};
 use crate::control_loop::sim::{Sim, on, publish, replicas, spec};
 use crate::state::Change;
 use serde_json::{Value, json};
+use skep_model::network::NetworkSpec;
 use skep_model::service::ServiceSpec;
 use skep_model::{NetworkId, ServiceId};
 
@@ -476,6 +477,31 @@ fn a_network_is_allocated_as_it_is_created() {
     );
 }
 
+/// Go's strconv.ParseBool, and a bare `--opt encrypted`.
+#[test]
+fn a_network_is_encrypted_unless_it_is_asked_not_to_be() {
+    let is_plain = |extra: Value| docker_network(extra).read().unwrap().plain;
+    assert!(!is_plain(json!({})) && !is_plain(json!({"Options": null})));
+    for yes in ["", "1", "t", "T", "TRUE", "true", "True"] {
+        assert!(!is_plain(json!({"Options": {"encrypted": yes}})), "{yes}");
+    }
+    for no in ["0", "f", "F", "FALSE", "false", "False"] {
+        assert!(is_plain(json!({"Options": {"encrypted": no}})), "{no}");
+    }
+    for odd in ["no", "yes", "2", " false", "fALSE", "off"] {
+        let (status, message) = network_refusal(json!({"Options": {"encrypted": odd}}));
+        assert_eq!(status, 400);
+        assert!(message.contains("network front was not created") && message.contains(odd), "{message}");
+    }
+}
+
+/// What a store says nothing of, as those of earlier releases, is sealed as well.
+#[test]
+fn networks_that_say_nothing_are_sealed() {
+    let spec = r#"{"name":"old","labels":{},"options":{},"subnet":null,"gateway":null,"attachable":false,"internal":false,"ingress":false}"#;
+    assert!(!serde_json::from_str::<NetworkSpec>(spec).unwrap().plain);
+}
+
 #[test]
 fn networks_that_cannot_be_are_refused() {
     let taken = |name: &str| (409, format!("network with name {name} already exists"));
@@ -492,16 +518,10 @@ fn networks_that_cannot_be_are_refused() {
     assert_eq!(driver(""), unsupported("network driver bridge", "use --driver overlay"));
     let scope = network_refusal(json!({"Scope": "local"}));
     assert_eq!(scope, invalid("an overlay network has scope swarm, not local"));
-    let sealed = network_refusal(json!({"Options": {"encrypted": ""}}));
-    assert_eq!(
-        sealed,
-        (
-            501,
-            "network front was not created: this release has plain networks only, and sends nothing plain that \
-             was asked to be encrypted (leave `--opt encrypted` out for a plain one)"
-                .to_owned()
-        )
-    );
+    let undecided = network_refusal(json!({"Options": {"encrypted": "no"}}));
+    let text = "network front was not created: its option encrypted is \"no\", choose true or false \
+                (without the option it is encrypted)";
+    assert_eq!(undecided, invalid(text));
     let mtu = network_refusal(json!({"Options": {"com.docker.network.driver.mtu": "1400"}}));
     let text = "option com.docker.network.driver.mtu is not supported: the MTU follows from the underlay's, leave it out";
     assert_eq!(mtu, (501, text.to_owned()));

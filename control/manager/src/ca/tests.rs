@@ -1,12 +1,15 @@
 use super::*;
+use skep_model::data_path::CertificateKeyError;
 use x509_parser::prelude::{FromDer, X509Certificate};
+
+const KEY: DataPathKey = DataPathKey([3; 32]);
 
 fn authority() -> Authority {
     Authority::create(ClusterId::from("cluster1")).unwrap()
 }
 
 fn subject(node: &NodeId, role: Role) -> Subject<'_> {
-    Subject { node, role }
+    Subject { node, role, data_path_key: Some(KEY) }
 }
 
 fn names(pem: &str) -> (String, Vec<String>, i64) {
@@ -32,6 +35,48 @@ fn a_leaf_names_node_role_and_cluster_as_swarm_does() {
     assert_eq!(name, "O=cluster1, OU=swarm-manager, CN=node1");
     assert_eq!(dns, [format!("DNSName({MANAGER_NAME})")]);
     assert_eq!(life, (NODE_VALIDITY + BACK_DATE).as_secs() as i64);
+}
+
+#[test]
+fn a_leaf_binds_its_nodes_data_path_key() {
+    let (ca, node) = (authority(), NodeId::from("node1"));
+    let key_of = |subject: &Subject<'_>| DataPathKey::of_certificate(ca.issue(subject).unwrap().0.der());
+    for role in [Role::Manager, Role::Worker] {
+        assert_eq!(key_of(&subject(&node, role)), Ok(KEY));
+    }
+    let without = Subject { data_path_key: None, ..subject(&node, Role::Worker) };
+    assert_eq!(key_of(&without), Err(CertificateKeyError::Missing));
+    assert_eq!(DataPathKey::of_certificate(ca.root_der()), Err(CertificateKeyError::Missing));
+}
+
+/// Whoever does not know the extension takes the certificate all the same (RFC 5280 §4.2).
+#[test]
+fn the_key_is_a_private_extension_that_is_not_critical() {
+    let (ca, node) = (authority(), NodeId::from("node1"));
+    let (leaf, _key) = ca.issue(&subject(&node, Role::Worker)).unwrap();
+    let (_, leaf) = X509Certificate::from_der(leaf.der()).unwrap();
+    let mut extensions = leaf.extensions().iter();
+    let key = extensions.find(|e| e.oid.to_id_string() == "2.25.8693137752428052845").unwrap();
+    assert!(!key.critical);
+    assert_eq!(key.value, [[0x04, 0x20].as_slice(), &[3; 32]].concat());
+}
+
+#[test]
+fn a_key_of_another_length_is_none() {
+    let key = KeyPair::generate_for(KEY_ALGORITHM).unwrap();
+    let with = |values: &[&[u8]]| {
+        let mut params = CertificateParams::default();
+        let extension = |value: &&[u8]| CustomExtension::from_oid_content(&KEY_EXTENSION, value.to_vec());
+        params.custom_extensions = values.iter().map(extension).collect();
+        DataPathKey::of_certificate(params.self_signed(&key).unwrap().der())
+    };
+    let good = KEY.to_extension();
+    assert_eq!(with(&[&good]), Ok(KEY));
+    let long = [good.as_slice(), &[0]].concat();
+    for bad in [&good[..33], &long, &good[2..], &[], &[0x04, 0x1f]] {
+        assert_eq!(with(&[bad]), Err(CertificateKeyError::Malformed), "{bad:?}");
+    }
+    assert_eq!(with(&[&good, &good]), Err(CertificateKeyError::Malformed), "which one?");
 }
 
 #[test]

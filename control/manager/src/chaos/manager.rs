@@ -8,12 +8,13 @@ use crate::dispatch;
 use crate::dispatch::coverage::Coverage;
 use crate::dispatch::drain::Drains;
 use crate::liveness::{HEARTBEAT_PERIOD, Liveness};
-use crate::server::reports;
+use crate::server::reports::{self, HelloRefused, Origin};
 use crate::state::{Change, State};
 use crate::store::RedbStore;
 use crate::store::disk::Death;
 use rand::RngExt;
 use skep_model::assign::Desired;
+use skep_model::data_path::DataPathKey;
 use skep_model::node::NodeState;
 use skep_model::session::{AttachRequest, Attached, Hello, ToAgent, ToManager};
 use skep_model::{NodeId, TaskId};
@@ -360,8 +361,8 @@ impl World {
             manager.drains.begins(&node);
         }
         self.watch_liveness();
-        let addr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        match self.write(|state| reports::connected(state, &node, hello, addr, now)) {
+        let origin = Origin { addr: IpAddr::V4(Ipv4Addr::LOCALHOST), data_path_key: key_of(&node) };
+        match self.write(|state| reports::connected(state, &node, hello, origin, now)) {
             Written::Done => {
                 self.send_down(
                     id,
@@ -369,7 +370,8 @@ impl World {
                 );
                 self.assign(id);
             }
-            Written::Refused(reports::NodeRemoved) => self.node_is_removed(id, &node),
+            Written::Refused(HelloRefused::Removed(_)) => self.node_is_removed(id, &node),
+            Written::Refused(HelloRefused::KeyTaken(taken)) => panic!("{taken}"),
             Written::Died => {}
         }
     }
@@ -445,4 +447,11 @@ impl World {
             }
         }
     }
+}
+
+/// Each node's own: its id, which is short here.
+pub(super) fn key_of(node: &NodeId) -> DataPathKey {
+    let mut key = DataPathKey([0; 32]);
+    key.0.iter_mut().zip(node.as_str().bytes()).for_each(|(byte, letter)| *byte = letter);
+    key
 }

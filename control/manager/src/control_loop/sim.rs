@@ -5,6 +5,7 @@ use crate::api;
 use crate::state::{Change, State};
 use jiff::{SignedDuration, Timestamp};
 use skep_model::cluster::{Cluster, ClusterSpec, DEFAULT_POOL, JoinTokens, Meta};
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::network::{INGRESS, Network, NetworkAllocation, NetworkSpec};
 use skep_model::node::{
     Availability, Node, NodeDescription, NodeInternals, NodeSpec, NodeState, NodeStatus, Role,
@@ -198,6 +199,7 @@ pub(crate) fn cluster(now: Timestamp) -> Cluster {
         default_addr_pool: vec![DEFAULT_POOL.parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,
+        data_cipher: DataCipher::default(),
         last_vni: 0,
         root_ca: String::new(),
         join_tokens: JoinTokens::default(),
@@ -234,6 +236,7 @@ fn node(n: u8, now: Timestamp) -> Node {
         manager_status: None,
         skep: NodeInternals {
             data_path_addr: Some(Ipv4Addr::new(192, 168, 77, n)),
+            data_path_key: Some(DataPathKey([n; 32])),
             routed: vec!["192.168.77.0/24".parse().unwrap()],
             ..NodeInternals::default()
         },

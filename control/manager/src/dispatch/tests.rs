@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use skep_model::ServiceId;
 use skep_model::TaskId;
 use skep_model::cluster::Meta;
+use skep_model::data_path::DataPathKey;
 use skep_model::network::{NetworkAllocation, NetworkSpec};
 use skep_model::node::{Availability, NodeDescription, NodeInternals, NodeSpec, NodeStatus, Role};
 use skep_model::service::{
@@ -34,6 +35,7 @@ pub(super) fn node(index: u8, status: NodeState) -> Node {
         manager_status: None,
         skep: NodeInternals {
             data_path_addr: Some(Ipv4Addr::new(192, 0, 2, index)),
+            data_path_key: Some(DataPathKey([index; 32])),
             ingress_addr: Some(Ipv4Addr::new(10, 0, 0, index)),
             ..NodeInternals::default()
         },
@@ -272,4 +274,37 @@ fn a_peer_that_is_down_says_so_and_one_that_never_came_is_left_out() {
 #[test]
 fn a_stranger_is_assigned_nothing() {
     assert!(assignments(&state([ready(1)], [], []), &NodeId::from("n9")).is_empty());
+}
+
+/// Its tasks are made anew elsewhere a moment later; until then nobody may send to where they were.
+#[test]
+fn a_node_that_was_removed_is_no_peer_and_its_endpoints_are_gone_with_it() {
+    let mut state =
+        state([ready(1), ready(2)], [service(1, &[1], false)], [task(1, 1, &[1]), task(2, 2, &[1])]);
+    let of_second = |state: &State| -> Vec<String> {
+        keys(state, 1).into_iter().filter(|key| key.ends_with("/n2") || key.ends_with("/t2")).collect()
+    };
+    assert_eq!(of_second(&state), ["endpoint/net1/t2", "peer/n2"]);
+    state.nodes.insert(NodeId::from("n2"), node(2, NodeState::Down));
+    assert_eq!(of_second(&state), ["endpoint/net1/t2", "peer/n2"], "one that is down may be back");
+    state.nodes.remove(&NodeId::from("n2"));
+    assert_eq!(of_second(&state), [String::new(); 0]);
+    assert_eq!(keys(&state, 2), [String::new(); 0]);
+}
+
+#[test]
+fn peers_come_with_their_keys_and_networks_with_their_policy() {
+    let mut state = state([ready(1), ready(2)], [service(1, &[1], false)], [task(1, 1, &[1])]);
+    let Assignment::Peer(peer) = get(&state, 1, "peer/n2") else { panic!() };
+    assert_eq!(peer.data_path_key, DataPathKey([2; 32]));
+    state.networks.get_mut(&NetworkId::from("net1")).unwrap().spec.plain = true;
+    let encrypted = |key: &str| match get(&state, 1, key) {
+        Assignment::Network(network) => network.encrypted,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((encrypted("network/net0"), encrypted("network/net1")), (true, false));
+    let mut nameless = ready(2);
+    nameless.skep.data_path_key = None;
+    state.nodes.insert(nameless.id.clone(), nameless);
+    assert!(!keys(&state, 1).contains(&"peer/n2".to_owned()), "nobody could know it");
 }

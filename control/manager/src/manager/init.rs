@@ -10,6 +10,7 @@ use crate::store::{RedbOpenError, RedbStore};
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use skep_model::cluster::{Cluster, ClusterSpec, JoinTokens, Meta};
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::join::Credentials;
 use skep_model::network::{INGRESS, Network, NetworkSpec};
 use skep_model::node::{Availability, ManagerStatus, Node, Role};
@@ -34,6 +35,10 @@ pub struct InitOptions {
     pub advertise: SocketAddr,
     /// UDP port of every node's VTEP.
     pub data_path_port: u16,
+    /// Of every node's sealed frames, for as long as the cluster lives.
+    pub data_cipher: DataCipher,
+    /// Of the node that this manager runs on.
+    pub data_path_key: DataPathKey,
     /// Where the networks' subnets come from, in this order.
     pub default_addr_pool: Vec<Ipv4Net>,
     /// Prefix length of the subnets taken from the pool.
@@ -115,7 +120,8 @@ impl Manager {
 
 fn first_node(authority: &Authority, options: &InitOptions) -> Result<(Node, Credentials), InitError> {
     let (node_id, role) = (NodeId::random(), Role::Manager);
-    let (leaf, key) = authority.issue(&Subject { node: &node_id, role })?;
+    let (leaf, key) =
+        authority.issue(&Subject { node: &node_id, role, data_path_key: Some(options.data_path_key) })?;
     let addr = options.advertise;
     let mut node =
         new_node(node_id.clone(), role, &options.hostname, options.availability, addr.ip(), Timestamp::now());
@@ -146,6 +152,7 @@ fn record(db: &Db, authority: &Authority, options: &InitOptions, node: Node) -> 
         default_addr_pool: options.default_addr_pool.clone(),
         subnet_size: options.subnet_size,
         data_path_port: options.data_path_port,
+        data_cipher: options.data_cipher,
         last_vni: 0,
         root_ca: authority.root_pem().to_owned(),
         join_tokens: JoinTokens { worker: token(), manager: token() },

@@ -2,9 +2,10 @@
 
 use super::join::{self, JoinError};
 use super::renew::{self, RenewError};
+use super::reports::Origin;
 use super::session::{self, Admission};
 use super::{ManagerCore, reports};
-use crate::tls;
+use crate::tls::Shown;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,7 +17,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use skep_model::NodeId;
 use skep_model::join::{
     CA_PATH, DATA_PATH_PORT, JOIN_PATH, JoinRequest, RENEW_PATH, Refusal, RenewRequest, SESSION_PATH,
 };
@@ -54,8 +54,8 @@ pub(super) enum Phase {
 /// What a request may know of its connection.
 struct Caller {
     peer: SocketAddr,
-    /// Named by a certificate of this cluster.
-    node: Option<NodeId>,
+    /// What a certificate of this cluster says, if one was shown.
+    shown: Option<Shown>,
     phase: watch::Sender<Phase>,
 }
 
@@ -83,7 +83,7 @@ async fn serve_http(
 ) {
     let (phase, mut phases) = watch::channel(Phase::Stranger);
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let caller = Arc::new(Caller { peer, node: certificate.and_then(tls::node_of), phase });
+    let caller = Arc::new(Caller { peer, shown: certificate.and_then(Shown::by), phase });
     let service = service_fn(|request| {
         let (core, caller) = (core.clone(), caller.clone());
         async move { Ok::<_, Infallible>(answer(&core, &caller, request).await) }
@@ -189,7 +189,7 @@ async fn answer_renew(
         tracing::warn!(%from, %error, "a certificate was not renewed");
         refusal(error.status(), error.to_string())
     };
-    let Some(node) = caller.node.clone() else { return refuse(RenewError::Stranger) };
+    let Some(shown) = caller.shown.clone() else { return refuse(RenewError::Stranger) };
     if !core.admits_join(from) {
         return refuse(RenewError::TooOften(from));
     }
@@ -198,7 +198,8 @@ async fn answer_renew(
         Err(why) => return refusal(StatusCode::BAD_REQUEST, why),
     };
     let core = core.clone();
-    let renewed = tokio::task::spawn_blocking(move || (renew::renew(&core, &node, &request), node)).await;
+    let renewed =
+        tokio::task::spawn_blocking(move || (renew::renew(&core, &shown, &request), shown.node)).await;
     match renewed {
         Ok((Ok(response), node)) => {
             tracing::info!(%node, "a node's certificate was renewed");
@@ -221,7 +222,7 @@ fn answer_session(
     caller: &Arc<Caller>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let Some(node) = caller.node.clone() else {
+    let Some(Shown { node, data_path_key }) = caller.shown.clone() else {
         return refusal(
             StatusCode::UNAUTHORIZED,
             "a session needs a node certificate of this cluster: join first".to_owned(),
@@ -230,11 +231,21 @@ fn answer_session(
     if !core.db.state().nodes.contains_key(&node) {
         return refusal(StatusCode::FORBIDDEN, reports::NodeRemoved.to_string());
     }
+    let data_path_key = match data_path_key {
+        Ok(key) => key,
+        Err(error) => return refusal(StatusCode::FORBIDDEN, reports::NoKey(error).to_string()),
+    };
+    // Again at its Hello; here is where the node hears why.
+    if let Err(taken) = reports::free_key(&core.db.state(), Some(&node), data_path_key) {
+        tracing::warn!(%node, %taken, "a session was refused");
+        return refusal(StatusCode::CONFLICT, taken.to_string());
+    }
     if *caller.phase.borrow() != Phase::Stranger {
         return refusal(StatusCode::CONFLICT, "this connection already has a session".to_owned());
     }
     caller.phase.send_replace(Phase::Session);
-    let admission = Admission { node, addr: caller.peer.ip().to_canonical() };
+    let origin = Origin { addr: caller.peer.ip().to_canonical(), data_path_key };
+    let admission = Admission { node, origin };
     let (session, outbound) = session::open(core.clone(), admission, request.into_body());
     let caller = caller.clone();
     tokio::spawn(async move {

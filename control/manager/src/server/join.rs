@@ -2,6 +2,7 @@
 
 use super::ManagerCore;
 use super::join_rate::PER_SECOND;
+use super::reports::{KeyTaken, free_key};
 use crate::ca::{CaError, Subject};
 use crate::db::UpdateError;
 use crate::state::{Change, State};
@@ -46,6 +47,8 @@ pub(crate) enum JoinError {
     )]
     Full,
     #[error(transparent)]
+    KeyTaken(#[from] KeyTaken),
+    #[error(transparent)]
     Request(CaError),
     #[error("the node could not be recorded: {0}")]
     Store(String),
@@ -58,7 +61,7 @@ impl JoinError {
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::SecondManager => StatusCode::NOT_IMPLEMENTED,
             Self::Hostname | Self::Request(_) => StatusCode::BAD_REQUEST,
-            Self::Full => StatusCode::CONFLICT,
+            Self::Full | Self::KeyTaken(_) => StatusCode::CONFLICT,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -75,10 +78,8 @@ pub(crate) fn join(
         return Err(JoinError::Hostname);
     }
     let id = NodeId::random();
-    let certificate = core
-        .authority
-        .sign_request(&Subject { node: &id, role }, &request.csr)
-        .map_err(JoinError::Request)?;
+    let subject = Subject { node: &id, role, data_path_key: Some(request.data_path_key) };
+    let certificate = core.authority.sign_request(&subject, &request.csr).map_err(JoinError::Request)?;
     let hostname = line(&request.hostname, MAX_HOSTNAME_BYTES);
     let mut node = new_node(id.clone(), role, &hostname, request.availability, from, Timestamp::now());
     node.skep.certificate = certificate.clone();
@@ -88,15 +89,16 @@ pub(crate) fn join(
             // Again, under the lock: the token may have been rotated meanwhile.
             role_of(state, &request.token)?;
             has_room(state)?;
-            joined = state.cluster.as_ref().map(|cluster| (cluster.id.clone(), cluster.data_path_port));
+            free_key(state, None, request.data_path_key)?;
+            joined = state.cluster.clone();
             Ok(vec![Change::PutNode(Box::new(node.clone()))])
         })
         .map_err(|error| match error {
             UpdateError::Refused(refused) => refused,
             other => JoinError::Store(other.to_string()),
         })?;
-    let (cluster_id, data_path_port) = joined.ok_or(JoinError::Token)?;
-    Ok(JoinResponse { node_id: id, cluster_id, role, certificate, data_path_port })
+    let Cluster { id: cluster_id, data_path_port, data_cipher, .. } = joined.ok_or(JoinError::Token)?;
+    Ok(JoinResponse { node_id: id, cluster_id, role, certificate, data_path_port, data_cipher })
 }
 
 /// What the token allows its holder to become.

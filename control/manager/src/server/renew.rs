@@ -2,12 +2,12 @@
 
 use super::ManagerCore;
 use super::join_rate::PER_SECOND;
-use super::reports::NodeRemoved;
+use super::reports::{NoKey, NodeRemoved};
 use crate::ca::{CaError, Subject};
 use crate::db::UpdateError;
 use crate::state::Change;
+use crate::tls::Shown;
 use hyper::StatusCode;
-use skep_model::NodeId;
 use skep_model::join::{RenewRequest, RenewResponse};
 use std::net::IpAddr;
 
@@ -20,6 +20,10 @@ pub(crate) enum RenewError {
     #[error(transparent)]
     Removed(#[from] NodeRemoved),
     #[error(transparent)]
+    NoKey(#[from] NoKey),
+    #[error("a node keeps its data-path key for as long as it is a member: leave and join for another one")]
+    OtherKey,
+    #[error(transparent)]
     Request(CaError),
     #[error("the certificate could not be recorded: {0}")]
     Store(String),
@@ -30,21 +34,26 @@ impl RenewError {
         match self {
             Self::Stranger => StatusCode::UNAUTHORIZED,
             Self::TooOften(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Removed(_) => StatusCode::FORBIDDEN,
+            Self::Removed(_) | Self::NoKey(_) | Self::OtherKey => StatusCode::FORBIDDEN,
             Self::Request(_) => StatusCode::BAD_REQUEST,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
 
-/// Signs the new key of `node`, which has shown its certificate. Blocks for one disk sync.
+/// Signs the new key of the node that has shown its certificate. Blocks for one disk sync.
 pub(super) fn renew(
     core: &ManagerCore,
-    node: &NodeId,
+    Shown { node, data_path_key }: &Shown,
     request: &RenewRequest,
 ) -> Result<RenewResponse, RenewError> {
+    let key = data_path_key.map_err(NoKey)?;
+    if request.data_path_key != key {
+        return Err(RenewError::OtherKey);
+    }
     let role = core.db.state().nodes.get(node).ok_or(NodeRemoved)?.spec.role;
-    let signed = core.authority.sign_request(&Subject { node, role }, &request.csr);
+    let subject = Subject { node, role, data_path_key: Some(key) };
+    let signed = core.authority.sign_request(&subject, &request.csr);
     let certificate = signed.map_err(RenewError::Request)?;
     let record = core.db.update(|state| {
         // Again, under the lock: the node may have been removed meanwhile.

@@ -6,6 +6,7 @@ mod tests;
 use super::join::MAX_HOSTNAME_BYTES;
 use crate::state::{Change, State};
 use jiff::Timestamp;
+use skep_model::data_path::{CertificateKeyError, DataPathKey};
 use skep_model::node::{Node, NodeDescription, NodeState, NodeStatus, PortConflict};
 use skep_model::session::{Hello, TaskReport};
 use skep_model::task::{Task, TaskState, TaskStatus};
@@ -29,23 +30,66 @@ const RESTARTED: &str = "the daemon restarted";
 #[error("this node was removed from the cluster: run `skep swarm leave` on it, then join again")]
 pub(crate) struct NodeRemoved;
 
-/// A node has connected from `addr`.
+/// A certificate that peers could not know its node by.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node's certificate is not taken: {0}; run `skep swarm leave --force` on the node, then join again"
+)]
+pub(crate) struct NoKey(pub(crate) CertificateKeyError);
+
+/// Two nodes with one key would be one to their peers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node's data-path key is that of node {other} already: run `skep swarm leave --force` on this node, then join again, which makes a key of its own"
+)]
+pub(crate) struct KeyTaken {
+    other: NodeId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HelloRefused {
+    #[error(transparent)]
+    Removed(#[from] NodeRemoved),
+    #[error(transparent)]
+    KeyTaken(#[from] KeyTaken),
+}
+
+/// Where a Hello comes from, and the key that the certificate shown there binds to the node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) addr: IpAddr,
+    pub(crate) data_path_key: DataPathKey,
+}
+
+/// A node has connected.
 pub(crate) fn connected(
     state: &State,
     node: &NodeId,
     hello: &Hello,
-    addr: IpAddr,
+    origin: Origin,
     now: Timestamp,
-) -> Result<Vec<Change>, NodeRemoved> {
+) -> Result<Vec<Change>, HelloRefused> {
     let known = state.nodes.get(node).ok_or(NodeRemoved)?;
+    free_key(state, Some(node), origin.data_path_key)?;
     let mut changes: Vec<_> = not_held(state, node, hello, now).collect();
     let mut updated = known.clone();
     updated.description = presentable(&hello.description);
-    updated.status = NodeStatus { state: NodeState::Ready, message: String::new(), addr: addr.to_string() };
+    let addr = origin.addr.to_string();
+    updated.status = NodeStatus { state: NodeState::Ready, message: String::new(), addr };
     updated.skep.data_path_addr = Some(hello.data_path_addr);
+    updated.skep.data_path_key = Some(origin.data_path_key);
     updated.skep.routed = hello.routed.iter().take(MAX_LISTED).copied().collect();
     changes.extend(put_node(known, updated, now));
     Ok(changes)
+}
+
+/// Whether no node but `node` has the key. One that is down counts: it stays a peer until it is removed.
+pub(crate) fn free_key(state: &State, node: Option<&NodeId>, key: DataPathKey) -> Result<(), KeyTaken> {
+    let mut others = state.nodes.values().filter(|other| Some(&other.id) != node);
+    match others.find(|other| other.skep.data_path_key == Some(key)) {
+        Some(other) => Err(KeyTaken { other: other.id.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// What the store says the node runs and the node doesn't: tasks that ended with its daemon, and

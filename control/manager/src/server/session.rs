@@ -14,6 +14,7 @@ use self::inbound::Inbound;
 use self::logs::LogReaders;
 use self::unwritten::{Report, Unwritten};
 use super::connection::Body;
+use super::reports::{HelloRefused, Origin};
 use super::sessions::{Command, Registered};
 use super::{ManagerCore, reports};
 use crate::dispatch::coverage::Coverage;
@@ -26,7 +27,6 @@ use skep_model::NodeId;
 use skep_model::assign::Desired;
 use skep_model::session::{AttachRequest, Hello, ToAgent, ToManager};
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
@@ -44,7 +44,7 @@ const ASSIGNMENT_INTERVAL: Duration = Duration::from_millis(50);
 /// A member that has shown its certificate.
 pub(super) struct Admission {
     pub(super) node: NodeId,
-    pub(super) addr: IpAddr,
+    pub(super) origin: Origin,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,10 +63,21 @@ enum SessionEnd {
     Left,
     #[error(transparent)]
     Removed(#[from] reports::NodeRemoved),
+    #[error(transparent)]
+    KeyTaken(reports::KeyTaken),
     #[error("the store failed")]
     Store,
     #[error("the manager stops")]
     Stopping,
+}
+
+impl From<HelloRefused> for SessionEnd {
+    fn from(refused: HelloRefused) -> Self {
+        match refused {
+            HelloRefused::Removed(removed) => Self::Removed(removed),
+            HelloRefused::KeyTaken(taken) => Self::KeyTaken(taken),
+        }
+    }
 }
 
 /// The session as a future to run, and the body of the response.
@@ -117,7 +128,7 @@ async fn serve(
     inbound: Inbound,
     outbound: mpsc::Sender<Bytes>,
 ) -> SessionEnd {
-    let Admission { node, addr } = admission;
+    let Admission { node, origin } = admission;
     // Registered before Hello is written, so that the end of an older session cannot undo it.
     let Registered { generation, commands } = core.sessions.register(&node);
     let (revision, drained) = (core.db.watch(), core.drained_receiver());
@@ -136,7 +147,7 @@ async fn serve(
         logs,
         unwritten,
     };
-    let end = match session.begin(hello, addr).await {
+    let end = match session.begin(hello, origin).await {
         Ok(()) => session.turn_until_end().await,
         Err(end) => end,
     };
@@ -183,11 +194,11 @@ enum Turn {
 }
 
 impl Session<'_> {
-    async fn begin(&mut self, hello: Hello, addr: IpAddr) -> Result<(), SessionEnd> {
-        tracing::info!(node = %self.node, %addr, "session begins");
+    async fn begin(&mut self, hello: Hello, origin: Origin) -> Result<(), SessionEnd> {
+        tracing::info!(node = %self.node, addr = %origin.addr, "session begins");
         self.core.connected(&self.node);
         self.core.drains().begins(&self.node);
-        self.report(Report::Hello(Box::new(hello), addr)).await?;
+        self.report(Report::Hello(Box::new(hello), origin)).await?;
         let heartbeat_ms = self.core.heartbeat.as_millis() as u64;
         self.send(&ToAgent::Welcome { heartbeat_ms, now: Some(Timestamp::now()) }).await?;
         self.assign().await

@@ -16,6 +16,7 @@ fn peer(id: u8, up: bool) -> Assignment {
         id: NodeId(format!("n{id}")),
         hostname: String::new(),
         data_path_addr: Ipv4Addr::new(192, 0, 2, id),
+        data_path_key: DataPathKey([id; 32]),
         ingress_addr: None,
         up,
     })
@@ -35,6 +36,7 @@ fn network(id: u8, variant: u8) -> Assignment {
         gateway: addr(1),
         internal: variant.is_multiple_of(2),
         ingress: id == 0,
+        encrypted: variant.is_multiple_of(2),
     })
 }
 

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 const MINE: &str = "mine";
 const OTHER: &str = "other";
 const ADDR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+const ORIGIN: Origin = Origin { addr: ADDR, data_path_key: DataPathKey([9; 32]) };
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -148,7 +149,7 @@ fn hello_ends_what_is_not_held_any_more() {
         attachment("held"),
         attachment("dropped"),
     ]);
-    let changes = connected(&state, &id(MINE), &hello(&["kept"], &["held"]), ADDR, at(20)).unwrap();
+    let changes = connected(&state, &id(MINE), &hello(&["kept"], &["held"]), ORIGIN, at(20)).unwrap();
     state.apply(3, changes);
     let known = |name: &str| state.tasks.get(&TaskId::from(name)).map(|task| task.status.state);
     assert_eq!(known("kept"), Some(TaskState::Running));
@@ -164,9 +165,9 @@ fn hello_ends_what_is_not_held_any_more() {
 fn a_hello_that_says_nothing_new_writes_nothing() {
     let mut state = state([]);
     let hello = hello(&[], &[]);
-    state.apply(3, connected(&state, &id(MINE), &hello, ADDR, at(20)).unwrap());
-    assert_eq!(connected(&state, &id(MINE), &hello, ADDR, at(30)), Ok(Vec::new()));
-    assert_eq!(connected(&state, &id("gone"), &hello, ADDR, at(30)), Err(NodeRemoved));
+    state.apply(3, connected(&state, &id(MINE), &hello, ORIGIN, at(20)).unwrap());
+    assert_eq!(connected(&state, &id(MINE), &hello, ORIGIN, at(30)), Ok(Vec::new()));
+    assert_eq!(connected(&state, &id("gone"), &hello, ORIGIN, at(30)), Err(NodeRemoved.into()));
 }
 
 #[test]
@@ -187,7 +188,7 @@ fn a_node_that_leaves_takes_its_tasks_and_attachments_with_it() {
 fn a_lost_connection_makes_a_ready_node_disconnected_and_no_other() {
     let mut state = state([]);
     assert_eq!(disconnected(&state, &id(MINE), at(20)), []);
-    state.apply(3, connected(&state, &id(MINE), &hello(&[], &[]), ADDR, at(20)).unwrap());
+    state.apply(3, connected(&state, &id(MINE), &hello(&[], &[]), ORIGIN, at(20)).unwrap());
     state.apply(4, disconnected(&state, &id(MINE), at(21)));
     assert_eq!(state.nodes[&id(MINE)].status.state, NodeState::Disconnected);
     state.apply(5, unheard(&state, &id(MINE), at(22)));
@@ -220,9 +221,28 @@ fn what_a_node_says_of_itself_fits_into_a_table() {
     let mut hello = hello(&[], &[]);
     hello.description.hostname = format!("n1\u{1b}[2J\n{}", "x".repeat(1 << 20));
     hello.description.platform.os = "\r\u{202e}".repeat(1 << 16);
-    let changes = connected(&state, &id(MINE), &hello, ADDR, at(20)).unwrap();
+    let changes = connected(&state, &id(MINE), &hello, ORIGIN, at(20)).unwrap();
     let [Change::PutNode(node)] = &changes[..] else { panic!("{changes:?}") };
     let NodeDescription { hostname, platform, .. } = &node.description;
     assert!(hostname.starts_with("n1 [2J x") && hostname.len() <= 255, "{hostname}");
     assert!(platform.os.len() <= 64 && platform.os.trim().chars().all(|c| c == '…'), "{}", platform.os);
+}
+
+#[test]
+fn a_node_is_known_by_the_key_of_its_certificate_and_by_no_other_nodes() {
+    let mut state = state([]);
+    state.apply(3, connected(&state, &id(MINE), &hello(&[], &[]), ORIGIN, at(20)).unwrap());
+    assert_eq!(state.nodes[&id(MINE)].skep.data_path_key, Some(ORIGIN.data_path_key));
+    let taken = || Err(KeyTaken { other: id(MINE) }.into());
+    assert_eq!(connected(&state, &id(OTHER), &hello(&[], &[]), ORIGIN, at(21)), taken());
+    state.apply(4, left(&state, &id(MINE), at(22)));
+    assert_eq!(
+        connected(&state, &id(OTHER), &hello(&[], &[]), ORIGIN, at(23)),
+        taken(),
+        "it is still a peer"
+    );
+    let own = Origin { data_path_key: DataPathKey([8; 32]), ..ORIGIN };
+    assert!(connected(&state, &id(OTHER), &hello(&[], &[]), own, at(24)).is_ok());
+    state.apply(5, [Change::DeleteNode(id(MINE))]);
+    assert!(connected(&state, &id(OTHER), &hello(&[], &[]), ORIGIN, at(25)).is_ok());
 }

@@ -2,13 +2,13 @@
 //! reason to lose touch with the nodes.
 
 use super::{Session, SessionEnd};
+use crate::server::reports::Origin;
 use crate::server::{WriteFailed, reports};
 use jiff::Timestamp;
 use skep_model::TaskId;
 use skep_model::node::PortConflict;
 use skep_model::session::{Hello, TaskReport, ToAgent};
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -21,7 +21,7 @@ const CAPACITY: usize = 256;
 /// Something a node says that has to be written down.
 #[derive(Clone, Debug)]
 pub(super) enum Report {
-    Hello(Box<Hello>, IpAddr),
+    Hello(Box<Hello>, Origin),
     Statuses { sequence: u64, statuses: Vec<TaskReport> },
     Conflicts(Vec<PortConflict>),
     Detach(TaskId),
@@ -89,10 +89,10 @@ impl Session<'_> {
         let (node, now) = (self.node.clone(), Timestamp::now());
         let mut answer = None;
         let written = match report {
-            Report::Hello(hello, addr) => {
-                let connected = move |state: &_| reports::connected(state, &node, &hello, addr, now);
+            Report::Hello(hello, origin) => {
+                let connected = move |state: &_| reports::connected(state, &node, &hello, origin, now);
                 match self.core.try_write(connected).await {
-                    Err(Some(removed)) => return Err(SessionEnd::Removed(removed)),
+                    Err(Some(refused)) => return Err(refused.into()),
                     written => written.map_err(|_failed| WriteFailed),
                 }
             }

@@ -13,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use skep_model::assign::{AssignmentKind, Assignments};
+use skep_model::data_path::{CertificateKeyError, DataPathKey};
 use skep_model::join::{
     Credentials, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, RENEW_PATH, Refusal, RenewRequest,
     RenewResponse, SESSION_PATH,
@@ -36,6 +37,8 @@ type Body = BoxBody<Bytes, Infallible>;
 
 pub(super) struct Client {
     requests: http2::SendRequest<Body>,
+    /// What it says its data-path key is; None: the right one.
+    pub(super) key: Option<DataPathKey>,
 }
 
 impl Client {
@@ -51,7 +54,7 @@ impl Client {
         let (requests, connection) =
             http2::handshake(TokioExecutor::new(), TokioIo::new(tls)).await.map_err(std::io::Error::other)?;
         tokio::spawn(connection);
-        Ok(Self { requests })
+        Ok(Self { requests, key: None })
     }
 
     pub(super) async fn send(
@@ -76,6 +79,7 @@ impl Client {
         let request = JoinRequest {
             token: token.to_owned(),
             csr,
+            data_path_key: self.key.unwrap_or_else(new_key),
             hostname: "worker".to_owned(),
             availability: Availability::Active,
         };
@@ -101,7 +105,8 @@ impl Client {
     ) -> Result<Credentials, (StatusCode, String)> {
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let request = serde_json::to_string(&RenewRequest { csr }).unwrap();
+        let data_path_key = self.key.unwrap_or_else(|| key_of(identity).unwrap());
+        let request = serde_json::to_string(&RenewRequest { csr, data_path_key }).unwrap();
         let response = self.send(Method::POST, RENEW_PATH, body(request)).await.unwrap();
         let status = response.status();
         let answer = response.into_body().collect().await.unwrap().to_bytes();
@@ -111,6 +116,16 @@ impl Client {
         let RenewResponse { certificate } = serde_json::from_slice(&answer).unwrap();
         Ok(Credentials { certificate, private_key: key.serialize_pem(), ..identity.clone() })
     }
+}
+
+/// As a node that has just made one.
+fn new_key() -> DataPathKey {
+    DataPathKey(rand::random())
+}
+
+pub(super) fn key_of(identity: &Credentials) -> Result<DataPathKey, CertificateKeyError> {
+    let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+    DataPathKey::of_certificate(&der)
 }
 
 pub(super) fn body(text: String) -> Body {

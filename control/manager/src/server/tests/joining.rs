@@ -1,8 +1,10 @@
+use super::client::{hello, key_of};
 use super::*;
 use crate::api::{self, Rotate};
 use crate::ca::{Authority, Subject};
 use hyper::StatusCode;
 use skep_model::ClusterId;
+use skep_model::assign::Assignment;
 use skep_model::cluster::ClusterSpec;
 use skep_model::join::CA_PATH;
 use skep_model::node::{NodeState, Role};
@@ -25,6 +27,7 @@ async fn a_node_with_the_token_becomes_a_member() {
     assert_eq!((node.spec.role, node.status.state), (Role::Worker, NodeState::Unknown));
     assert_eq!((node.description.hostname.as_str(), node.status.addr.as_str()), ("worker", "127.0.0.1"));
     assert_eq!(node.skep.certificate, worker.certificate);
+    assert!(key_of(&worker).is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,11 +123,77 @@ async fn a_session_needs_a_certificate_of_a_node_that_is_still_a_member() {
     assert!(message.contains("was removed from the cluster"), "{message}");
 }
 
+fn authority(cluster: &Cluster) -> Authority {
+    let key = std::fs::read_to_string(cluster.dir.path().join("ca-key.pem")).unwrap();
+    let id = cluster.state().cluster.as_ref().unwrap().id.clone();
+    Authority::load(id, cluster.manager.root_ca_pem(), &key).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_are_told_the_key_of_the_certificate_that_was_shown() {
+    let cluster = Cluster::new().await;
+    let (a, b) = (cluster.worker().await, cluster.worker().await);
+    let mut first = cluster.agent(&a).await;
+    first.begin(hello()).await;
+    assert_eq!(cluster.state().nodes[&a.node_id].skep.data_path_key, key_of(&a).ok());
+    let (_, complete) = cluster.agent(&b).await.begin(hello()).await;
+    let peers = complete.set.into_iter().filter_map(|assignment| match assignment {
+        Assignment::Peer(peer) => Some((peer.id, peer.data_path_key)),
+        _ => None,
+    });
+    assert_eq!(peers.collect::<Vec<_>>(), [(a.node_id.clone(), key_of(&a).unwrap())]);
+}
+
+/// As all were before networks were sealed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_a_key_opens_no_session_and_is_not_renewed() {
+    let cluster = Cluster::new().await;
+    let worker = cluster.worker().await;
+    let subject = Subject { node: &worker.node_id, role: Role::Worker, data_path_key: None };
+    let (leaf, key) = authority(&cluster).issue(&subject).unwrap();
+    let old = Credentials { certificate: leaf.pem(), private_key: key.serialize_pem(), ..worker.clone() };
+    let refused = Agent::open(cluster.addr, cluster.manager.root_ca_pem(), &old).await;
+    let (status, message) = refused.err().unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(message.contains("has no data-path key") && message.contains("join again"), "{message}");
+    let root = cluster.manager.root_ca_pem();
+    let mut member = Client::connect(cluster.addr, root, Some(&old)).await.unwrap();
+    member.key = key_of(&worker).ok();
+    let (status, message) = member.renew(&old).await.err().unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(message.contains("has no data-path key"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_two_nodes_have_one_key() {
+    let cluster = Cluster::new().await;
+    let worker = cluster.worker().await;
+    let copy = cluster.worker().await;
+    cluster.agent(&worker).await.begin(hello()).await;
+    // One that comes with the key of a member does not become one.
+    let mut stranger = cluster.stranger().await;
+    stranger.key = key_of(&worker).ok();
+    let token = cluster.state().cluster.as_ref().unwrap().join_tokens.worker.clone();
+    let (status, message) = stranger.join(&token).await.err().unwrap();
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(message.contains(worker.node_id.as_str()) && message.contains("join again"), "{message}");
+    // And one that has it in its certificate opens no session.
+    let subject = Subject { node: &copy.node_id, role: Role::Worker, data_path_key: key_of(&worker).ok() };
+    let (leaf, key) = authority(&cluster).issue(&subject).unwrap();
+    let copy = Credentials { certificate: leaf.pem(), private_key: key.serialize_pem(), ..copy };
+    let refused = Agent::open(cluster.addr, cluster.manager.root_ca_pem(), &copy).await;
+    let (status, message) = refused.err().unwrap();
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert!(message.contains(worker.node_id.as_str()), "{message}");
+    cluster.agent(&worker).await.begin(hello()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_workers_certificate_does_not_pass_for_a_managers() {
     let authority = Authority::create(ClusterId::random()).unwrap();
     let node = NodeId::random();
-    let (leaf, key) = authority.issue(&Subject { node: &node, role: Role::Worker }).unwrap();
+    let (leaf, key) =
+        authority.issue(&Subject { node: &node, role: Role::Worker, data_path_key: None }).unwrap();
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der()).into();
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -166,6 +235,8 @@ fn a_new_cluster_keeps_its_key_to_itself() {
     let state = manager.db().state();
     let node = &state.nodes[&credentials.node_id];
     assert_eq!(node.manager_status.as_ref().unwrap().addr, options().advertise);
+    assert_eq!(key_of(&credentials), Ok(options().data_path_key));
+    assert_eq!(state.cluster.as_ref().unwrap().data_cipher, options().data_cipher);
     let ingress: Vec<_> = state.networks.values().filter(|network| network.spec.ingress).collect();
     assert_eq!(ingress.len(), 1);
     assert_eq!(ingress[0].allocation, None);
@@ -214,7 +285,7 @@ async fn a_crowd_of_strangers_is_turned_away_and_disturbs_no_session() {
     let cluster = Cluster::new().await;
     let worker = cluster.worker().await;
     let mut agent = cluster.agent(&worker).await;
-    agent.begin(client::hello()).await;
+    agent.begin(hello()).await;
     let mut crowd = Vec::new();
     for _ in 0..crate::server::MAX_STRANGERS {
         crowd.push(tokio::net::TcpStream::connect(cluster.addr).await.unwrap());

@@ -12,6 +12,7 @@ use crate::manager::{InitOptions, Manager};
 use crate::state::{Change, State};
 use jiff::Timestamp;
 use skep_model::cluster::{ClusterSpec, DEFAULT_DATA_PATH_PORT, DEFAULT_POOL, DEFAULT_SUBNET_SIZE, Meta};
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::join::Credentials;
 use skep_model::node::Availability;
 use skep_model::service::{ContainerSpec, Service, ServiceSpec, TaskSpec};
@@ -33,6 +34,8 @@ fn options() -> InitOptions {
         hostname: "n1".to_owned(),
         advertise: SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 2377)),
         data_path_port: DEFAULT_DATA_PATH_PORT,
+        data_cipher: DataCipher::Aes256Gcm,
+        data_path_key: DataPathKey([1; 32]),
         default_addr_pool: vec![DEFAULT_POOL.parse().unwrap()],
         subnet_size: DEFAULT_SUBNET_SIZE,
         availability: Availability::Active,

@@ -1,4 +1,4 @@
-use super::client::{body, hello};
+use super::client::{body, hello, key_of};
 use super::*;
 use crate::ca::{Authority, NODE_VALIDITY, Subject};
 use hyper::StatusCode;
@@ -16,10 +16,23 @@ async fn a_member_gets_a_certificate_for_a_new_key_and_both_open_sessions() {
     let renewed = client(&cluster, &worker).await.renew(&worker).await.unwrap();
     assert_ne!((&renewed.certificate, &renewed.private_key), (&worker.certificate, &worker.private_key));
     assert_eq!(cluster.state().nodes[&worker.node_id].skep.certificate, renewed.certificate);
+    assert_eq!(key_of(&renewed), key_of(&worker), "it keeps its data-path key");
     for identity in [&renewed, &worker] {
         let mut agent = cluster.agent(identity).await;
         agent.begin(hello()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_brings_no_other_data_path_key() {
+    let cluster = Cluster::new().await;
+    let worker = cluster.worker().await;
+    let mut member = client(&cluster, &worker).await;
+    member.key = Some(DataPathKey([9; 32]));
+    let (status, message) = member.renew(&worker).await.err().unwrap();
+    assert_eq!(status, StatusCode::FORBIDDEN);
+    assert!(message.contains("keeps its data-path key"), "{message}");
+    assert_eq!(cluster.state().nodes[&worker.node_id].skep.certificate, worker.certificate);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +86,8 @@ async fn a_certificate_serves_across_a_day_of_difference_and_ends_after_ninety()
     let id = cluster.state().cluster.as_ref().unwrap().id.clone();
     let authority = Authority::load(id, cluster.manager.root_ca_pem(), &key).unwrap();
     let issued = |at: SystemTime| {
-        let subject = Subject { node: &worker.node_id, role: Role::Worker };
+        let subject =
+            Subject { node: &worker.node_id, role: Role::Worker, data_path_key: key_of(&worker).ok() };
         let (leaf, key) = authority.issue_at(at, &subject).unwrap();
         Credentials { certificate: leaf.pem(), private_key: key.serialize_pem(), ..worker.clone() }
     };
