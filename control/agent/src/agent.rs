@@ -6,7 +6,9 @@ use crate::containers::{Containers, is_container_id};
 use crate::executor::{ExecutorConfig, ExecutorError, LeftoversError, ProcessExecutor};
 use crate::explain::explain;
 use crate::host::{FactsError, GWBRIDGE, GwbridgeError, Host, HostConfig, HostError, SKEP0, VETH_PREFIX};
+use crate::key::{self, KeyError};
 use crate::member::{Member, Surroundings};
+use crate::paths::{self, PeerPath};
 use crate::renewal::KeepCredentials;
 use ipnet::Ipv4Net;
 use nix::ifaddrs::getifaddrs;
@@ -14,6 +16,7 @@ use nix::sys::sysinfo::sysinfo;
 use nix::sys::utsname::uname;
 use skep_dataplane::io::WorkerStats;
 use skep_model::NodeId;
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::join::Credentials;
 use skep_model::node::{Engine, NodeDescription, Platform, Resources};
 use std::fs::DirBuilder;
@@ -42,6 +45,8 @@ pub struct Membership {
     /// Where this host's VTEP receives.
     pub data_path_addr: Ipv4Addr,
     pub data_path_port: u16,
+    /// The cluster's.
+    pub data_cipher: DataCipher,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +86,8 @@ pub enum JoinError {
     DataPathAddr { addr: Ipv4Addr, have: String },
     #[error(transparent)]
     DataPath(#[from] skep_dataplane::io::StartError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("{}", explain(.0))]
     Gwbridge(#[from] GwbridgeError),
     #[error("this node got no assignments from a manager in time: {reason}")]
@@ -131,6 +138,12 @@ impl Agent {
         Ok(Self { shared: Arc::new(Shared { config, executor, changing, member }) })
     }
 
+    /// A new data-path key, for a membership that is about to begin; a membership needs the one it began with.
+    pub async fn make_key(&self) -> Result<DataPathKey, KeyError> {
+        let directory = self.shared.config.state_dir.clone();
+        on_a_thread(move || key::make(&directory)).await
+    }
+
     /// Takes up a membership: the VTEP's port, the egress bridge, a session with a manager. Returns when the
     /// first complete set of assignments is in place, or with the reason why that took too long; nothing is
     /// left in place then.
@@ -154,13 +167,18 @@ impl Agent {
         Ok(())
     }
 
-    /// Tells the manager, stops the tasks and takes everything down. No effect on a host that is no member.
+    /// Tells the manager, stops the tasks and takes everything down. A host that is no member has no data-path key
+    /// afterwards either.
     pub async fn leave(&self) {
         let shared = self.shared.clone();
         let leave = async move {
             let _changing = shared.changing.lock().await;
             if let Some(member) = shared.set_member(None) {
                 member.leave().await;
+            }
+            let directory = shared.config.state_dir.clone();
+            if let Err(error) = on_a_thread(move || key::erase(&directory)).await {
+                tracing::warn!("this node's data-path key could not be removed from disk: {error}");
             }
         };
         to_completion(leave).await;
@@ -228,6 +246,18 @@ impl Agent {
     pub async fn stats(&self) -> Option<WorkerStats> {
         let member = self.shared.member()?;
         member.kernel.ask(|dataplane| dataplane.stats()).await.ok()
+    }
+
+    /// The paths to this node's peers, while it is a member.
+    pub async fn paths(&self) -> Option<Vec<PeerPath>> {
+        let paths = self.stats().await?.engine.paths;
+        let desired = self.shared.member()?.link.desired.borrow().clone();
+        Some(paths::named(desired.as_deref(), paths))
+    }
+
+    /// How frames are sealed and who this node is to its peers, while it is a member.
+    pub fn data_path(&self) -> Option<(DataCipher, DataPathKey)> {
+        self.shared.member().map(|member| (member.data_cipher, member.data_path_key))
     }
 
     /// What became of containers' questions for names, while this node is a member.

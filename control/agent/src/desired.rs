@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 const FILE: &str = "desired.json";
 /// Of the file's form. A daemon leaves files of other versions alone until it has a set of its own to write.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[derive(Serialize)]
 struct Written<'a> {
@@ -22,8 +22,13 @@ struct Written<'a> {
 
 #[derive(Deserialize)]
 struct Read {
-    version: u32,
     desired: Desired,
+}
+
+/// What files of every form have.
+#[derive(Deserialize)]
+struct Form {
+    version: u32,
 }
 
 /// Why the file is of no use. The manager's next set replaces it.
@@ -111,8 +116,12 @@ impl DesiredFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let Read { version, desired } = serde_json::from_slice(&bytes)?;
-        if version == VERSION { Ok(Some(desired)) } else { Err(LoadError::Version(version)) }
+        let Form { version } = serde_json::from_slice(&bytes)?;
+        if version != VERSION {
+            return Err(LoadError::Version(version));
+        }
+        let Read { desired } = serde_json::from_slice(&bytes)?;
+        Ok(Some(desired))
     }
 
     /// The node is no member any more.
@@ -176,8 +185,8 @@ mod tests {
             fs::write(&path, &whole[..torn]).unwrap();
             assert!(matches!(file.load(&own()), Err(LoadError::Damaged(_))), "{torn} bytes");
         }
-        fs::write(&path, br#"{"version":2,"desired":{"revision":1,"assignments":{}}}"#).unwrap();
-        assert!(matches!(file.load(&own()), Err(LoadError::Version(2))));
+        fs::write(&path, br#"{"version":1,"desired":{"revision":1,"assignments":{"peer/n2":{}}}}"#).unwrap();
+        assert!(matches!(file.load(&own()), Err(LoadError::Version(1))));
         fs::write(&path, br#"{"revision":1,"assignments":{}}"#).unwrap();
         assert!(file.load(&own()).is_err());
         file.save_without("t1".into()).await;

@@ -11,6 +11,7 @@ use hyper::{Method, Response, StatusCode};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ClientConfig;
 use skep_dataplane::io::{UdpError, probe};
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::join::{CA_PATH, Credentials, DATA_PATH_PORT, JOIN_PATH, JoinRequest, JoinResponse, Refusal};
 use skep_model::node::Availability;
 use skep_model::token::JoinToken;
@@ -30,12 +31,15 @@ pub struct EnrollRequest {
     pub availability: Availability,
     /// Of this host, for the data path.
     pub data_path_addr: Ipv4Addr,
+    /// This host's own, for this membership.
+    pub data_path_key: DataPathKey,
 }
 
 #[derive(Clone)]
 pub struct Enrolled {
     pub credentials: Credentials,
     pub data_path_port: u16,
+    pub data_cipher: DataCipher,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,7 @@ async fn enroll_unbounded(request: EnrollRequest) -> Result<Enrolled, EnrollErro
     let join = JoinRequest {
         token: request.token.to_string(),
         csr: CertificateParams::default().serialize_request(&key)?.pem()?,
+        data_path_key: request.data_path_key,
         hostname: request.hostname,
         availability: request.availability,
     };
@@ -98,16 +103,23 @@ async fn enroll_unbounded(request: EnrollRequest) -> Result<Enrolled, EnrollErro
     let joined: JoinResponse = serde_json::from_slice(answer.body())
         .map_err(|error| EnrollError::Answer { manager, reason: error.to_string() })?;
     let credentials = Credentials {
-        node_id: joined.node_id,
-        cluster_id: joined.cluster_id,
+        node_id: joined.node_id.clone(),
+        cluster_id: joined.cluster_id.clone(),
         role: joined.role,
-        certificate: joined.certificate,
+        certificate: joined.certificate.clone(),
         private_key: key.serialize_pem(),
         root_ca,
     };
     // A certificate for another key would only fail later, at every session.
-    tls::member(&credentials).map_err(|error| EnrollError::Answer { manager, reason: error.to_string() })?;
-    Ok(Enrolled { credentials, data_path_port: joined.data_path_port })
+    let answer_error = |reason| EnrollError::Answer { manager, reason };
+    tls::member(&credentials).map_err(|error| answer_error(error.to_string()))?;
+    let bound =
+        tls::data_path_key(&credentials.certificate).map_err(|error| answer_error(error.to_string()))?;
+    if bound != request.data_path_key {
+        return Err(answer_error("the certificate that came is for another data-path key".to_owned()));
+    }
+    let JoinResponse { data_path_port, data_cipher, .. } = joined;
+    Ok(Enrolled { credentials, data_path_port, data_cipher })
 }
 
 /// The cluster's root, which is the token's own, and its data path port.

@@ -12,10 +12,12 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CustomExtension, IsCa, Issuer,
+    KeyPair, SanType,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use skep_model::data_path::{DataCipher, DataPathKey, KEY_EXTENSION};
 use skep_model::join::{
     CA_PATH, Credentials, DATA_PATH_PORT, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, RENEW_PATH,
     Refusal, RenewRequest, RenewResponse, SESSION_PATH,
@@ -37,6 +39,9 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Nothing a test waits for takes this long on loopback.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// In the certificates of members.
+const KEY: DataPathKey = DataPathKey([1; 32]);
 
 /// A certificate authority.
 pub(crate) struct Authority {
@@ -61,8 +66,12 @@ impl Authority {
 
     /// What a member of the cluster has.
     pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials_with(KEY)
+    }
+
+    pub(crate) fn credentials_with(&self, data_path_key: DataPathKey) -> Credentials {
         let key = KeyPair::generate().unwrap();
-        let leaf = CertificateParams::default().signed_by(&key, &self.issuer).unwrap();
+        let leaf = binding(data_path_key).signed_by(&key, &self.issuer).unwrap();
         Credentials {
             node_id: "n1".into(),
             cluster_id: "c1".into(),
@@ -76,16 +85,16 @@ impl Authority {
     /// As [`Self::credentials`], valid from `begin` to `end`.
     pub(crate) fn credentials_for(&self, begin: Timestamp, end: Timestamp) -> Credentials {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
+        let mut params = binding(KEY);
         (params.not_before, params.not_after) =
             (SystemTime::from(begin).into(), SystemTime::from(end).into());
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         Credentials { certificate, private_key: key.serialize_pem(), ..self.credentials() }
     }
 
-    fn sign(&self, request: &str) -> String {
+    fn sign(&self, request: &str, data_path_key: DataPathKey) -> String {
         let request = CertificateSigningRequestParams::from_pem(request).unwrap();
-        CertificateParams::default().signed_by(&request.public_key, &self.issuer).unwrap().pem()
+        binding(data_path_key).signed_by(&request.public_key, &self.issuer).unwrap().pem()
     }
 
     /// For a server that shows a certificate for `name` of this authority.
@@ -105,6 +114,13 @@ impl Authority {
         config.alpn_protocols = vec![b"h2".to_vec()];
         TlsAcceptor::from(Arc::new(config))
     }
+}
+
+/// What a certificate says that binds a node's data-path key.
+fn binding(key: DataPathKey) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.custom_extensions = vec![CustomExtension::from_oid_content(&KEY_EXTENSION, key.to_extension())];
+    params
 }
 
 /// How a manager behaves.
@@ -250,15 +266,16 @@ async fn answer(
                 node_id: "n7".into(),
                 cluster_id: "c1".into(),
                 role: Role::Worker,
-                certificate: authority.sign(&request.csr),
+                certificate: authority.sign(&request.csr, request.data_path_key),
                 data_path_port: 4790,
+                data_cipher: DataCipher::Aes256Gcm,
             };
             full(StatusCode::OK, serde_json::to_vec(&joined).unwrap())
         }
         (RENEW_PATH, None) => {
             let request = request.into_body().collect().await.unwrap().to_bytes();
             let request: RenewRequest = serde_json::from_slice(&request).unwrap();
-            let renewed = RenewResponse { certificate: authority.sign(&request.csr) };
+            let renewed = RenewResponse { certificate: authority.sign(&request.csr, request.data_path_key) };
             full(StatusCode::OK, serde_json::to_vec(&renewed).unwrap())
         }
         (SESSION_PATH, None) => {

@@ -22,7 +22,9 @@ mod explain;
 #[cfg(test)]
 mod fake_manager;
 pub mod host;
+mod key;
 mod member;
+mod paths;
 mod places;
 mod project;
 mod reconcile;
@@ -36,5 +38,7 @@ mod transport;
 pub use agent::{Agent, AgentConfig, AgentStatus, JoinError, Membership, StartError};
 pub use attach::{AttachError, AttachOptions, AttachedInterface, DetachError, DetachTarget};
 pub use enroll::{EnrollError, EnrollRequest, Enrolled, enroll};
+pub use key::KeyError;
+pub use paths::PeerPath;
 pub use renewal::KeepCredentials;
-pub use skep_dataplane::PathStats;
+pub use skep_dataplane::{DropReason, PathStats, SessionStats, Stats};

@@ -8,6 +8,7 @@ use crate::desired::DesiredFile;
 use crate::executor::{ProcessExecutor, ReadOptions};
 use crate::explain::explain;
 use crate::host::{Host, HostConfig, HostFacts, Underlay};
+use crate::key;
 use crate::places::Places;
 use crate::project::Local;
 use crate::reconcile::{Carrier, Kernel, Parts, Progress, Reconciler};
@@ -17,9 +18,11 @@ use crate::session::{self, Link, LogSource, SessionConfig};
 use crate::tasks::{TaskContext, Tasks};
 use ipnet::Ipv4Net;
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
+use skep_dataplane::seal::Identity;
 use skep_model::NodeId;
 use skep_model::assign::Desired;
 use skep_model::cluster::DEFAULT_LISTEN_PORT;
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::node::NodeDescription;
 use skep_model::session::ReadLogs;
 use std::collections::BTreeSet;
@@ -50,6 +53,8 @@ pub(crate) struct Surroundings<'a> {
 pub(crate) struct Member {
     pub(crate) node_id: NodeId,
     pub(crate) gwbridge: Ipv4Net,
+    pub(crate) data_cipher: DataCipher,
+    pub(crate) data_path_key: DataPathKey,
     pub(crate) kernel: Kernel,
     pub(crate) link: Arc<Link>,
     pub(crate) progress: watch::Receiver<Progress>,
@@ -63,11 +68,12 @@ pub(crate) struct Member {
     reconciler: JoinHandle<()>,
 }
 
-/// What was and is seen of the surroundings.
+/// What was and is seen of the surroundings, and who this node is there.
 struct Looks {
     facts: HostFacts,
     /// VTEPs of peers that do not answer on the data path.
     silent: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    data_path_key: DataPathKey,
 }
 
 impl Member {
@@ -79,7 +85,9 @@ impl Member {
                 facts.addresses.iter().map(|address| address.addr.addr().to_string()).collect();
             return Err(JoinError::DataPathAddr { addr: membership.data_path_addr, have: have.join(", ") });
         };
-        let (dataplane, silent) = packet_thread(membership.data_path_addr, membership.data_path_port).await?;
+        let identity = key::identity(around.state_dir, &membership.credentials, membership.data_cipher)?;
+        let data_path_key = DataPathKey(identity.key.public().0);
+        let (dataplane, silent) = packet_thread(&membership, identity).await?;
         let config = HostConfig {
             egress_mtu: underlay_mtu,
             sysctl_record: Some(around.state_dir.join("sysctls")),
@@ -98,7 +106,8 @@ impl Member {
         let kernel =
             Kernel { host, dataplane, dns: skep_dns::Server::new(skep_dns::ServerConfig::default()) };
         let local = Local { underlay_mtu, gwbridge: Some(gwbridge), ..Local::default() };
-        let mut member = Self::assemble(membership, around, kernel, local, Looks { facts, silent });
+        let mut member =
+            Self::assemble(membership, around, kernel, local, Looks { facts, silent, data_path_key });
         let former = former(&member.desired, &member.node_id);
         match member.first_set(former).await {
             Ok(()) => Ok(member),
@@ -114,7 +123,7 @@ impl Member {
         around: Surroundings<'_>,
         kernel: Kernel,
         local: Local,
-        Looks { facts, silent }: Looks,
+        Looks { facts, silent, data_path_key }: Looks,
     ) -> Self {
         let node_id = membership.credentials.node_id.clone();
         let desired = DesiredFile::new(around.state_dir);
@@ -134,9 +143,9 @@ impl Member {
         link.routed.send_replace(facts.routed_with(local.gwbridge));
         let (facts, looked) = watch::channel(Arc::new(facts));
 
-        let (mtu, gwbridge) = (local.mtu(), local.gwbridge.unwrap_or_default());
+        let gwbridge = local.gwbridge.unwrap_or_default();
         let (carrier, commands) = Carrier::new();
-        let sandboxes = Sandboxes::new(kernel.host.clone(), carrier.clone(), mtu);
+        let sandboxes = Sandboxes::new(kernel.clone(), carrier.clone(), local.underlay_mtu);
         let context = TaskContext::new(
             sandboxes.clone(),
             carrier.clone(),
@@ -151,6 +160,8 @@ impl Member {
         Self {
             node_id,
             gwbridge,
+            data_cipher: membership.data_cipher,
+            data_path_key,
             attachments: Attachments::new(sandboxes.clone(), places.clone()),
             containers: LocalContainers::new(sandboxes, places, around.executor.clone(), looked),
             kernel,
@@ -260,10 +271,11 @@ fn underlay(membership: &Membership) -> Underlay {
 
 /// The thread, and the peers it finds silent.
 async fn packet_thread(
-    vtep: Ipv4Addr,
-    port: u16,
+    membership: &Membership,
+    identity: Identity,
 ) -> Result<(Handle, watch::Receiver<BTreeSet<Ipv4Addr>>), JoinError> {
-    let config = WorkerConfig { vtep, port, seed: rand::random() };
+    let (vtep, port) = (membership.data_path_addr, membership.data_path_port);
+    let config = WorkerConfig { vtep, port, seed: rand::random(), identity };
     let (silent, seen) = watch::channel(BTreeSet::new());
     let note = move |vteps: &[Ipv4Addr]| _ = silent.send_replace(vteps.iter().copied().collect());
     Ok((on_a_thread(move || Worker::spawn(config, note)).await?, seen))

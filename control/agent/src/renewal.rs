@@ -1,5 +1,5 @@
-//! This node's certificate, renewed long before it expires: with a new key each time, kept on disk before it is
-//! used. A session that stands goes on; the next one shows the new certificate.
+//! This node's certificate, renewed long before it expires: with a new key of TLS each time and the same
+//! data-path key, kept on disk before it is used. A session that stands goes on; the next one shows the new certificate.
 
 mod life;
 #[cfg(test)]
@@ -45,6 +45,8 @@ enum RenewalError {
     Key(#[from] rcgen::Error),
     #[error("the certificate that came cannot be used: {0}")]
     Credentials(#[from] CredentialsError),
+    #[error("the certificate that came is for another data-path key")]
+    OtherKey,
     #[error("the answer is no manager's: {0}")]
     Answer(#[from] serde_json::Error),
     #[error("it cannot be written down: {0}")]
@@ -107,13 +109,19 @@ impl Renewal {
     async fn ask(&self, manager: SocketAddr) -> Result<Credentials, RenewalError> {
         let current = self.credentials.borrow().clone();
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-        let request = RenewRequest { csr: CertificateParams::default().serialize_request(&key)?.pem()? };
+        let data_path_key = tls::data_path_key(&current.certificate)?;
+        let csr = CertificateParams::default().serialize_request(&key)?.pem()?;
+        let request = RenewRequest { csr, data_path_key };
         let body = serde_json::to_vec(&request)?;
         let answer = exchange(manager, tls::member(&current)?, Method::POST, RENEW_PATH, body).await?;
         let RenewResponse { certificate } = serde_json::from_slice(answer.body())?;
         let renewed = Credentials { certificate, private_key: key.serialize_pem(), ..current };
         // A certificate for another key would only fail later, at every session.
         tls::member(&renewed)?;
+        // And with another one the next start would refuse to run.
+        if tls::data_path_key(&renewed.certificate)? != data_path_key {
+            return Err(RenewalError::OtherKey);
+        }
         Ok(renewed)
     }
 }

@@ -2,20 +2,22 @@
 //! and attachments.
 
 use crate::explain::explain;
-use crate::host::{Host, IngressRouting, InterfaceSpec, Sandbox, SandboxError, SandboxNetns, SandboxSpec};
-use crate::project::{Place, Sandboxing};
-use crate::reconcile::{Carried, Carrier, CarryError, ResolverId, SandboxId};
+use crate::host::{IngressRouting, InterfaceSpec, Sandbox, SandboxError, SandboxNetns, SandboxSpec};
+use crate::project::{Place, Sandboxing, container_mtu, policy};
+use crate::reconcile::{Carried, Carrier, CarryError, Kernel, ResolverId, SandboxId};
+use skep_dataplane::PathStats;
 use skep_dataplane::ids::{MacAddr, PortId};
+use skep_dataplane::io::Handle;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Clones make sandboxes of the same node.
 #[derive(Clone)]
 pub(crate) struct Sandboxes {
-    host: Arc<Host>,
+    kernel: Kernel,
     carrier: Carrier,
-    /// Inside the cluster's networks, in bytes.
-    mtu: u16,
+    /// In bytes.
+    underlay_mtu: u32,
     next_port: Arc<AtomicU32>,
 }
 
@@ -37,9 +39,9 @@ pub(crate) enum CreateError {
 }
 
 impl Sandboxes {
-    pub(crate) fn new(host: Arc<Host>, carrier: Carrier, mtu: u16) -> Self {
+    pub(crate) fn new(kernel: Kernel, carrier: Carrier, underlay_mtu: u32) -> Self {
         // 0 is skep0's.
-        Self { host, carrier, mtu, next_port: Arc::new(AtomicU32::new(1)) }
+        Self { kernel, carrier, underlay_mtu, next_port: Arc::new(AtomicU32::new(1)) }
     }
 
     /// Returns when the sandbox can be reached and can ask for names. On an error nothing is left of it.
@@ -47,12 +49,14 @@ impl Sandboxes {
         let SandboxRequest { id, netns, sandboxing, resolver, new_resolver } = request;
         let Sandboxing { places, egress, udp_target_ports } = sandboxing;
         let ports: Vec<PortId> = places.iter().map(|_| self.next_port()).collect();
+        let paths = self.paths().await;
         let interface = |(index, (place, port)): (usize, (&Place, &PortId))| {
-            interface(index, place, *port, self.mtu, &udp_target_ports)
+            let mtu = container_mtu(self.underlay_mtu, policy(&place.network), &paths);
+            interface(index, place, *port, mtu, &udp_target_ports)
         };
         let interfaces = places.iter().zip(&ports).enumerate().map(interface).collect();
         let spec = SandboxSpec { id: id.clone(), netns, interfaces, egress, dns: new_resolver };
-        let mut sandbox = self.host.create_sandbox(spec).await?;
+        let mut sandbox = self.kernel.host.create_sandbox(spec).await?;
         let carried = Carried {
             ports: places
                 .into_iter()
@@ -75,9 +79,14 @@ impl Sandboxes {
     /// Out of names and forwarding first, then out of the kernel.
     pub(crate) async fn remove(&self, sandbox: Sandbox) {
         self.carrier.release(sandbox.id.clone()).await;
-        if let Err(error) = self.host.remove_sandbox(sandbox).await {
+        if let Err(error) = self.kernel.host.remove_sandbox(sandbox).await {
             tracing::warn!("{}", explain(&error));
         }
+    }
+
+    /// None where the packet thread has ended, and with it every interface.
+    async fn paths(&self) -> Vec<PathStats> {
+        self.kernel.ask(Handle::stats).await.map(|stats| stats.engine.paths).unwrap_or_default()
     }
 
     /// 4 billion ports pass before a number comes again.

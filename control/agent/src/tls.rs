@@ -7,6 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme, WantsVerifier,
 };
+use skep_model::data_path::{CertificateKeyError, DataPathKey};
 use skep_model::join::Credentials;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ pub enum CredentialsError {
     Pem(#[from] rustls::pki_types::pem::Error),
     #[error("not an X.509 certificate")]
     NoCertificate,
+    #[error(transparent)]
+    DataPathKey(#[from] CertificateKeyError),
     #[error("the certificate, its key and the root do not fit together: {0}")]
     Rustls(#[from] rustls::Error),
 }
@@ -47,6 +50,11 @@ pub(crate) fn member(credentials: &Credentials) -> Result<ClientConfig, Credenti
 
 pub(crate) fn certificate(pem: &str) -> Result<CertificateDer<'static>, CredentialsError> {
     Ok(CertificateDer::from_pem_slice(pem.as_bytes())?)
+}
+
+/// The data-path key that a certificate (PEM) binds to its node.
+pub(crate) fn data_path_key(pem: &str) -> Result<DataPathKey, CredentialsError> {
+    Ok(DataPathKey::of_certificate(&certificate(pem)?)?)
 }
 
 fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, CredentialsError> {

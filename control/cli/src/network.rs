@@ -80,8 +80,13 @@ pub(crate) struct NetworkInspectArgs {
     verbose: bool,
 }
 
-const COLUMNS: [Column; 4] =
-    [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
+const COLUMNS: [Column; 5] = [
+    ("NETWORK ID", "ID"),
+    ("NAME", "Name"),
+    ("DRIVER", "Driver"),
+    ("SCOPE", "Scope"),
+    ("ENCRYPTED", "Encrypted"),
+];
 
 pub(crate) async fn run(client: &Client, command: Command) -> anyhow::Result<u8> {
     match command {
@@ -190,6 +195,8 @@ fn network_row(network: &Value, no_trunc: bool) -> Row {
     row([
         ("CreatedAt", json!(text(network, "/Created"))),
         ("Driver", json!(text(network, "/Driver"))),
+        // Empty for what leaves no host.
+        ("Encrypted", json!(text(network, "/Options/encrypted"))),
         ("ID", json!(if no_trunc { id.to_owned() } else { short_id(id) })),
         ("IPv6", flag("EnableIPv6")),
         ("Internal", flag("Internal")),
@@ -258,6 +265,15 @@ mod tests {
         ] {
             assert_eq!(body(line).unwrap(), serde_json::from_str::<Value>(docker).unwrap(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_row_says_whether_the_network_is_encrypted() {
+        let shown =
+            |options: Value| network_row(&json!({"Id": "x", "Options": options}), true)["Encrypted"].clone();
+        assert_eq!(shown(json!({"encrypted": "true", "x": "y"})), "true");
+        assert_eq!(shown(json!({"encrypted": "false"})), "false");
+        assert_eq!(shown(json!({"com.docker.network.bridge.name": "skep_gwbridge"})), "");
     }
 
     #[test]

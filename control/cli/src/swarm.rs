@@ -9,6 +9,8 @@ use crate::query::{self, number, text};
 use crate::{later, out};
 
 const LISTEN_ADDR: &str = "0.0.0.0:2377";
+/// The first is what a cluster gets that asks for none.
+const DATA_CIPHERS: [&str; 2] = ["chacha20-poly1305", "aes-256-gcm"];
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -77,6 +79,9 @@ pub(crate) struct InitArgs {
     /// UDP port of the data path; 0: 4789
     #[arg(long, default_value_t = 0)]
     data_path_port: u16,
+    /// Cipher that frames between hosts are sealed with; the cluster keeps it
+    #[arg(long, value_name = "NAME", value_parser = DATA_CIPHERS)]
+    data_cipher: Option<String>,
     /// Pool that networks get their subnets from (CIDR, several allowed)
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     default_addr_pool: Vec<String>,
@@ -169,7 +174,7 @@ async fn init(client: &Client, args: &InitArgs) -> anyhow::Result<()> {
 
 fn init_body(args: &InitArgs) -> Value {
     let addresses = &args.addresses;
-    json!({
+    let mut body = json!({
         "ListenAddr": addresses.listen_addr,
         "AdvertiseAddr": addresses.advertise_addr,
         "DataPathAddr": addresses.data_path_addr,
@@ -188,7 +193,11 @@ fn init_body(args: &InitArgs) -> Value {
         "Availability": addresses.availability(),
         "DefaultAddrPool": args.default_addr_pool,
         "SubnetSize": args.default_addr_pool_mask_length,
-    })
+    });
+    if let Some(cipher) = &args.data_cipher {
+        body["DataCipher"] = json!(cipher);
+    }
+    body
 }
 
 fn orchestration(history: Option<i64>) -> Value {
@@ -311,6 +320,13 @@ mod tests {
         let Command::Init(args) = command("skep swarm init --advertise-addr 192.0.2.10") else { panic!() };
         let docker = r#"{"ListenAddr": "0.0.0.0:2377", "AdvertiseAddr": "192.0.2.10", "DataPathAddr": "", "DataPathPort": 0, "ForceNewCluster": false, "Spec": {"Labels": null, "Orchestration": {}, "Raft": {"ElectionTick": 0, "HeartbeatTick": 0}, "Dispatcher": {}, "CAConfig": {}, "TaskDefaults": {}, "EncryptionConfig": {"AutoLockManagers": false}}, "AutoLockManagers": false, "Availability": "", "DefaultAddrPool": [], "SubnetSize": 24}"#;
         assert_eq!(init_body(&args), serde_json::from_str::<Value>(docker).unwrap());
+    }
+
+    #[test]
+    fn a_cipher_is_asked_for_by_its_name() {
+        let Command::Init(args) = command("skep swarm init --data-cipher aes-256-gcm") else { panic!() };
+        assert_eq!(init_body(&args)["DataCipher"], "aes-256-gcm");
+        assert!(Cli::try_parse_from(["skep", "swarm", "init", "--data-cipher", "rot13"]).is_err());
     }
 
     /// The body the stock CLI 28.2.2 sent for the same command.

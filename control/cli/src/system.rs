@@ -39,7 +39,7 @@ fn info_text(info: &Value) -> String {
     let mut out = String::new();
     line(&mut out, 0, "Server Version", text(info, "/ServerVersion"));
     line(&mut out, 0, "Swarm", text(info, "/Swarm/LocalNodeState"));
-    swarm_text(&mut out, &info["Swarm"]);
+    swarm_text(&mut out, &info["Swarm"], &info["Skep"]);
     line(&mut out, 0, "Kernel Version", text(info, "/KernelVersion"));
     line(&mut out, 0, "Operating System", text(info, "/OperatingSystem"));
     line(&mut out, 0, "OSType", text(info, "/OSType"));
@@ -53,7 +53,7 @@ fn info_text(info: &Value) -> String {
     out
 }
 
-fn swarm_text(out: &mut String, swarm: &Value) {
+fn swarm_text(out: &mut String, swarm: &Value, skep: &Value) {
     let error = text(swarm, "/Error");
     if !error.is_empty() {
         line(out, 1, "Error", error);
@@ -66,6 +66,12 @@ fn swarm_text(out: &mut String, swarm: &Value) {
     line(out, 1, "Is Manager", &is_manager.to_string());
     if is_manager {
         cluster_text(out, swarm);
+    }
+    // A member that could not be taken up yet has neither.
+    for (name, at) in [("Data Cipher", "/DataCipher"), ("Data Path Key", "/DataPathKey")] {
+        if !text(skep, at).is_empty() {
+            line(out, 1, name, text(skep, at));
+        }
     }
     line(out, 1, "Node Address", text(swarm, "/NodeAddr"));
     let managers = list(swarm, "/RemoteManagers");
@@ -106,6 +112,7 @@ mod tests {
     #[test]
     fn info_shows_the_swarm_as_docker_does() {
         let info = json!({
+            "Skep": {"DataCipher": "aes-256-gcm", "DataPathKey": "BwcH"},
             "ServerVersion": "28.2.2", "NCPU": 2, "MemTotal": 25_275_674_624u64, "Name": "node-1",
             "Swarm": {
                 "NodeID": "82ow5r7j1e4sc7u1axaidc76z", "NodeAddr": "192.0.2.10", "LocalNodeState": "active",
@@ -120,7 +127,7 @@ mod tests {
         let text = info_text(&info);
         for expected in [
             "\nSwarm: active\n NodeID: 82ow5r7j1e4sc7u1axaidc76z\n Is Manager: true\n ClusterID: vg4myilzecnw2isp6anm8k8qn\n Managers: 1\n Nodes: 3\n Default Address Pool: 10.0.0.0/8\n SubnetSize: 24\n Data Path Port: 4789\n Orchestration:\n  Task History Retention Limit: 5\n",
-            " Node Address: 192.0.2.10\n Manager Addresses:\n  192.0.2.10:2377\n",
+            " Data Cipher: aes-256-gcm\n Data Path Key: BwcH\n Node Address: 192.0.2.10\n Manager Addresses:\n  192.0.2.10:2377\n",
             "\nTotal Memory: 23.54GiB\n",
         ] {
             assert!(text.contains(expected), "{expected}\nin\n{text}");

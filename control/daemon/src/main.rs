@@ -3,7 +3,9 @@
 mod addresses;
 mod api;
 mod member;
+mod metrics;
 mod node;
+mod secrecy;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -11,10 +13,10 @@ use nix::sys::stat::{Mode, umask};
 use node::{Config, Node};
 use std::fs;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -39,6 +41,9 @@ struct Options {
     /// What runs tasks; "process" is the only one in this release
     #[arg(long, value_name = "NAMES", default_value = "process")]
     executor: String,
+    /// Where Prometheus finds /metrics; nowhere if not given. Whoever reaches it may read it
+    #[arg(long, value_name = "IP:PORT", value_parser = metrics::address)]
+    metrics_addr: Option<SocketAddr>,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +69,7 @@ fn run(options: Options) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("skepd makes network namespaces and interfaces: start it as root");
     }
+    secrecy::keep();
     private_directory(&options.state_dir)?;
     let _alone = (alone_on_host()?, alone_in(&options.state_dir)?);
     allow_many_files();
@@ -74,6 +80,10 @@ fn run(options: Options) -> Result<()> {
 
 async fn serve(options: Options) -> Result<()> {
     let listener = listen(&options.socket).await?;
+    let metrics = match options.metrics_addr {
+        Some(addr) => Some(metrics::Server::bind(addr).await?),
+        None => None,
+    };
     let socket = options.socket.canonicalize().unwrap_or_else(|_| options.socket.clone());
     let state_dir = options.state_dir.canonicalize().context("state directory")?;
     let node = Node::start(Config { socket: socket.clone(), state_dir }).await?;
@@ -86,6 +96,7 @@ async fn serve(options: Options) -> Result<()> {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
     let server = tokio::spawn(api::serve(listener, node.clone(), wait(stopped)));
+    let metrics = metrics.map(|server| tokio::spawn(server.serve(node.clone())));
     let resumed = tokio::spawn({
         let node = node.clone();
         async move { node.resume().await }
@@ -97,6 +108,9 @@ async fn serve(options: Options) -> Result<()> {
     node.shutdown().await;
     // A client that follows logs would keep the server up: the process is going, so its answers may be cut.
     server.abort();
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
     let _ = fs::remove_file(&socket);
     Ok(())
 }
@@ -171,7 +185,7 @@ const DEATH_POLL: Duration = Duration::from_millis(20);
 /// A second daemon would take the first one's bridge, nft table and tasks for leftovers and clear them. Abstract
 /// sockets belong to a network namespace, as bridge and table do, and go with the process.
 fn alone_on_host() -> Result<UnixDatagram> {
-    let address = SocketAddr::from_abstract_name("skepd").context("naming the lock")?;
+    let address = UnixAddr::from_abstract_name("skepd").context("naming the lock")?;
     let bound = once_free(|| match UnixDatagram::bind_addr(&address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
         bound => bound.map(Some),

@@ -1,6 +1,7 @@
 //! What a node remembers of its membership across restarts: `member.json` in the state directory.
 
 use serde::{Deserialize, Serialize};
+use skep_model::data_path::DataCipher;
 use skep_model::join::Credentials;
 use skep_model::node::Availability;
 use std::fs::{self, File};
@@ -19,6 +20,8 @@ pub(crate) struct Member {
     pub(crate) advertise: Ipv4Addr,
     pub(crate) data_path_addr: Ipv4Addr,
     pub(crate) data_path_port: u16,
+    #[serde(default)]
+    pub(crate) data_cipher: DataCipher,
     pub(crate) availability: Availability,
 }
 
@@ -111,6 +114,7 @@ mod tests {
             advertise: Ipv4Addr::new(192, 0, 2, 2),
             data_path_addr: Ipv4Addr::new(192, 0, 2, 2),
             data_path_port: 4789,
+            data_cipher: DataCipher::Aes256Gcm,
             availability: Availability::Active,
         };
         save(dir.path(), &member).unwrap();
@@ -121,6 +125,7 @@ mod tests {
         keep(dir.path(), &renewed).unwrap();
         let kept = load(dir.path()).unwrap().unwrap();
         assert_eq!((kept.credentials.private_key.as_str(), kept.managers), ("newer", member.managers));
+        assert_eq!(kept.data_cipher, DataCipher::Aes256Gcm);
         forget(dir.path()).unwrap();
         forget(dir.path()).unwrap();
         assert!(load(dir.path()).unwrap().is_none());

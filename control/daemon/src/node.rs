@@ -9,6 +9,7 @@ use skep_agent::{Agent, AgentConfig, Membership};
 use skep_manager::{InitOptions, Manager};
 use skep_model::NodeId;
 use skep_model::cluster::{ClusterSpec, DEFAULT_DATA_PATH_PORT, DEFAULT_POOL, DEFAULT_SUBNET_SIZE};
+use skep_model::data_path::{DataCipher, DataPathKey};
 use skep_model::join::Credentials;
 use skep_model::node::{Availability, NodeDescription};
 use skep_model::token::JoinToken;
@@ -63,6 +64,8 @@ pub(crate) struct InitRequest {
     pub(crate) data_path_addr: String,
     /// 0: the default, 4789.
     pub(crate) data_path_port: u32,
+    /// Empty: the default, chacha20-poly1305.
+    pub(crate) data_cipher: String,
     pub(crate) availability: Availability,
     pub(crate) default_addr_pool: Vec<String>,
     /// 0: the default, /24.
@@ -141,19 +144,29 @@ impl Node {
         let advertise_ip = ipv4(advertise)?;
         let data_path_addr = addresses::data_path(&request.data_path_addr, advertise_ip, &host)
             .map_err(ApiError::bad_request)?;
+        let (data_path_port, data_cipher) =
+            (data_path_port(request.data_path_port)?, data_cipher(&request.data_cipher)?);
         let options = InitOptions {
             hostname: self.description().hostname,
             advertise,
-            data_path_port: data_path_port(request.data_path_port)?,
+            data_path_port,
+            data_cipher,
             default_addr_pool: pools(&request.default_addr_pool)?,
             subnet_size: subnet_size(request.subnet_size)?,
+            data_path_key: self.agent.make_key().await.map_err(ApiError::internal)?,
             availability: request.availability,
             spec: request.spec,
         };
-        let (availability, data_path_port) = (options.availability, options.data_path_port);
+        let availability = options.availability;
         self.clear_manager_dir()?;
-        let (manager, credentials) =
-            Manager::init(&self.manager_dir(), options).map_err(ApiError::internal)?;
+        let (manager, credentials) = match Manager::init(&self.manager_dir(), options) {
+            Ok(made) => made,
+            Err(error) => {
+                // The key is for nothing.
+                self.agent.leave().await;
+                return Err(ApiError::internal(error));
+            }
+        };
         let member = Member {
             credentials,
             managers: vec![advertise],
@@ -161,6 +174,7 @@ impl Node {
             advertise: advertise_ip,
             data_path_addr,
             data_path_port,
+            data_cipher,
             availability,
         };
         match self.begin(&manager, listen, &member).await {
@@ -194,6 +208,7 @@ impl Node {
             managers: member.managers.clone(),
             data_path_addr: member.data_path_addr,
             data_path_port: member.data_path_port,
+            data_cipher: member.data_cipher,
         }
     }
 
@@ -220,7 +235,17 @@ impl Node {
         let data_path_addr =
             addresses::data_path(&request.data_path_addr, advertise, &host).map_err(ApiError::bad_request)?;
         member::try_room(&self.config.state_dir).map_err(|error| self.cannot_save(error))?;
-        let enrolled = self.enroll(&managers, token, request.availability, data_path_addr).await?;
+        let data_path_key = self.agent.make_key().await.map_err(ApiError::internal)?;
+        let enrolled =
+            self.enroll(&managers, token, request.availability, (data_path_addr, data_path_key)).await;
+        let enrolled = match enrolled {
+            Ok(enrolled) => enrolled,
+            Err(error) => {
+                // The key is for nothing.
+                self.agent.leave().await;
+                return Err(error);
+            }
+        };
         let member = Member {
             credentials: enrolled.credentials,
             managers,
@@ -228,6 +253,7 @@ impl Node {
             advertise,
             data_path_addr,
             data_path_port: enrolled.data_path_port,
+            data_cipher: enrolled.data_cipher,
             availability: request.availability,
         };
         let joined = match self.agent.join(self.membership(&member)).await {
@@ -255,7 +281,7 @@ impl Node {
         managers: &[SocketAddr],
         token: JoinToken,
         availability: Availability,
-        data_path_addr: Ipv4Addr,
+        (data_path_addr, data_path_key): (Ipv4Addr, DataPathKey),
     ) -> Result<skep_agent::Enrolled, ApiError> {
         let mut refusal = ApiError::bad_request("no manager to join: give its address, as in ADDR:2377");
         for manager in managers {
@@ -265,6 +291,7 @@ impl Node {
                 hostname: self.description().hostname,
                 availability,
                 data_path_addr,
+                data_path_key,
             };
             match skep_agent::enroll(request).await {
                 Ok(enrolled) => return Ok(enrolled),
@@ -387,6 +414,16 @@ impl Node {
         trouble.map(|trouble| trouble.to_string()).into_iter().chain(self.agent.status().warnings).collect()
     }
 
+    /// Every reason this node dropped packets for, or gave no answer to a question for a name (`dns_…`), with its
+    /// count. None: it is no member.
+    pub(crate) async fn drops(&self) -> Option<Vec<(String, u64)>> {
+        let (stats, names) = (self.agent.stats().await?, self.agent.names()?);
+        let engine = stats.engine.drops.iter().map(|(reason, count)| (reason.to_string(), *count));
+        let kernel = stats.io_drops.iter().map(|(reason, count)| (reason.to_string(), *count));
+        let names = names.losses().map(|(reason, count)| (format!("dns_{reason}"), count));
+        Some(engine.chain(kernel).chain(names).collect())
+    }
+
     /// The managers this node knows of; the id where it is this node's own.
     pub(crate) fn remote_managers(&self) -> Vec<(Option<NodeId>, SocketAddr)> {
         self.current(|current| {
@@ -425,6 +462,13 @@ fn data_path_port(port: u32) -> Result<u16, ApiError> {
             DATA_PATH_PORTS.start(),
             DATA_PATH_PORTS.end()
         ))),
+    }
+}
+
+fn data_cipher(name: &str) -> Result<DataCipher, ApiError> {
+    match name {
+        "" => Ok(DataCipher::default()),
+        name => name.parse().map_err(ApiError::bad_request),
     }
 }
 

@@ -4,6 +4,8 @@ use skep_model::join::MANAGER_NAME;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 
+const KEY: DataPathKey = DataPathKey([6; 32]);
+
 fn request(manager: SocketAddr, token: JoinToken) -> EnrollRequest {
     EnrollRequest {
         manager,
@@ -11,6 +13,7 @@ fn request(manager: SocketAddr, token: JoinToken) -> EnrollRequest {
         hostname: "host".to_owned(),
         availability: Availability::Active,
         data_path_addr: Ipv4Addr::LOCALHOST,
+        data_path_key: KEY,
     }
 }
 
@@ -32,7 +35,8 @@ async fn a_token_leads_to_credentials_the_manager_signed_for_our_key() {
     let authority = Arc::new(Authority::new());
     let manager = FakeManager::start(authority.clone()).await;
     let enrolled = enroll(request(manager.addr, authority.token())).await.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(enrolled.data_path_port, 4790);
+    assert_eq!((enrolled.data_path_port, enrolled.data_cipher), (4790, DataCipher::Aes256Gcm));
+    assert_eq!(tls::data_path_key(&enrolled.credentials.certificate).unwrap(), KEY);
     assert_eq!(enrolled.credentials.node_id, "n7".into());
     assert_eq!(enrolled.credentials.root_ca, authority.root_pem);
     assert!(tls::member(&enrolled.credentials).is_ok(), "key and certificate fit");

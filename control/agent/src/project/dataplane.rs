@@ -1,9 +1,10 @@
 //! Forwarding's input.
 
-use super::{Cluster, Local, SKEP0_PORT};
+use super::{Cluster, Local, SKEP0_PORT, policy};
 use skep_dataplane::ids::{MacAddr, Vni};
+use skep_dataplane::seal::PublicKey;
 use skep_dataplane::snapshot::{
-    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
+    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Peer, Service, ServicePorts,
     Snapshot,
 };
 use skep_model::assign::{EndpointAssignment, NetworkAssignment, ServiceAssignment};
@@ -16,14 +17,23 @@ mod tests;
 /// The generation is the publisher's to set.
 pub(crate) fn snapshot(cluster: &Cluster<'_>, local: &Local) -> Snapshot {
     let networks = cluster.networks.values().filter_map(|network| project(cluster, local, network)).collect();
-    Snapshot { generation: 0, networks, reserved: reserved(cluster, local), vteps: vteps(cluster) }
+    let underlay_mtu = u16::try_from(local.underlay_mtu).unwrap_or(u16::MAX);
+    Snapshot {
+        generation: 0,
+        networks,
+        reserved: reserved(cluster, local),
+        peers: peers(cluster),
+        underlay_mtu,
+    }
 }
 
-/// Every peer is probed, also one that the manager takes for down: it says when it is back.
-fn vteps(cluster: &Cluster<'_>) -> Vec<Ipv4Addr> {
-    let mut vteps: Vec<_> = cluster.peers.values().map(|peer| peer.data_path_addr).collect();
-    vteps.sort();
-    vteps
+/// Every peer has a session and is probed, also one that the manager takes for down: it says when it is back.
+fn peers(cluster: &Cluster<'_>) -> Vec<Peer> {
+    let known = cluster.peers.values();
+    let mut peers: Vec<_> =
+        known.map(|peer| Peer { vtep: peer.data_path_addr, key: PublicKey(peer.data_path_key.0) }).collect();
+    peers.sort_by_key(|peer| peer.vtep);
+    peers
 }
 
 /// Overlays (their VIPs and gateways lie within) and the egress bridge, sorted.
@@ -47,10 +57,10 @@ fn project(cluster: &Cluster<'_>, local: &Local, network: &NetworkAssignment) ->
     endpoints.sort_by_key(|endpoint| endpoint.ip);
     Some(Network {
         vni: Vni::new(network.vni)?,
-        policy: Policy::Plain,
+        policy: policy(network),
         subnet: network.subnet,
         gateway: network.gateway,
-        mtu: local.mtu(),
+        mtu: local.mtu(policy(network)),
         endpoints,
         services: services(cluster, local, network, &reachable),
         ingress: network.ingress,

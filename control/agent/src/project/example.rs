@@ -4,6 +4,7 @@ use skep_model::assign::{
     Assignment, Desired, EndpointAssignment, NetworkAssignment, Peer, ServiceAssignment, ServiceNetwork,
     TaskAssignment, ThisNode,
 };
+use skep_model::data_path::DataPathKey;
 use skep_model::node::Availability;
 use skep_model::service::{ContainerSpec, EndpointMode, PortConfig, Protocol, PublishMode};
 use skep_model::task::{Attachment, TaskState};
@@ -26,9 +27,15 @@ pub(crate) fn peer(id: &str, up: bool) -> Assignment {
         id: id.into(),
         hostname: id.to_owned(),
         data_path_addr: Ipv4Addr::new(192, 0, 2, number),
+        data_path_key: key(number),
         ingress_addr: Some(Ipv4Addr::new(10, 0, 0, 100 + number)),
         up,
     })
+}
+
+/// Of node `n<number>`.
+pub(crate) fn key(number: u8) -> DataPathKey {
+    DataPathKey([number; 32])
 }
 
 pub(crate) fn network(id: &str, vni: u32, subnet: &str) -> NetworkAssignment {
@@ -41,6 +48,7 @@ pub(crate) fn network(id: &str, vni: u32, subnet: &str) -> NetworkAssignment {
         gateway: subnet.hosts().next().unwrap(),
         internal: false,
         ingress: id == INGRESS,
+        encrypted: true,
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the host's kernel needs: the routing mesh, and each container's place on its networks.
 
 use super::dns::has_egress;
-use super::{Cluster, Local, SKEP0_PORT};
+use super::{Cluster, Local, SKEP0_PORT, policy};
 use crate::host::{MeshPlan, PublishedPort, Skep0};
 use ipnet::Ipv4Net;
 use skep_dataplane::ids::MacAddr;
@@ -17,7 +17,8 @@ mod tests;
 pub(crate) fn mesh(cluster: &Cluster<'_>, local: &Local) -> Option<MeshPlan> {
     let ingress = cluster.ingress()?;
     let addr = cluster.this?.ingress_addr?;
-    let skep0 = Skep0 { port: SKEP0_PORT, addr, mac: MacAddr::for_ip(addr.addr()), mtu: local.mtu() };
+    let mtu = local.mtu(policy(ingress));
+    let skep0 = Skep0 { port: SKEP0_PORT, addr, mac: MacAddr::for_ip(addr.addr()), mtu };
     let mut ports: Vec<_> =
         cluster.services.values().flat_map(|service| published(service, &ingress.id)).collect();
     ports.sort();

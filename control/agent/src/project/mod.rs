@@ -6,14 +6,16 @@ mod dns;
 #[cfg(test)]
 pub(crate) mod example;
 mod host;
+mod mtu;
 
 pub(crate) use dataplane::snapshot;
 pub(crate) use dns::{records, view};
 pub(crate) use host::{Place, Sandboxing, UnknownNetwork, mesh, place, sandboxing};
+pub(crate) use mtu::container_mtu;
 
 use ipnet::Ipv4Net;
 use skep_dataplane::ids::PortId;
-use skep_dataplane::snapshot::Location;
+use skep_dataplane::snapshot::{Location, Policy};
 use skep_model::assign::{
     Assignment, Desired, EndpointAssignment, NetworkAssignment, Peer, ServiceAssignment, TaskAssignment,
     ThisNode,
@@ -22,9 +24,6 @@ use skep_model::{NetworkId, NodeId, ServiceId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-/// RFC 7348 §4.3 forbids VTEPs to fragment, so an inner packet has to leave room for the outer IPv4 (20),
-/// UDP (8), VXLAN (8) and inner Ethernet (14) headers.
-pub(crate) const VXLAN_OVERHEAD: u32 = 20 + 8 + 8 + 14;
 /// The switch port of `skep0`. Containers' ports are counted from 1.
 pub(crate) const SKEP0_PORT: PortId = PortId(0);
 
@@ -42,11 +41,15 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Largest inner IP packet, in bytes.
-    pub(crate) fn mtu(&self) -> u16 {
-        // IPv4's least (RFC 791 §3.1, 68) keeps a nonsensical underlay from making a nonsensical network.
-        u16::try_from(self.underlay_mtu.saturating_sub(VXLAN_OVERHEAD).max(68)).unwrap_or(u16::MAX)
+    /// Largest IP packet of a network with this policy, in bytes.
+    pub(crate) fn mtu(&self, policy: Policy) -> u16 {
+        mtu::network_mtu(self.underlay_mtu, policy)
     }
+}
+
+/// How the network's frames travel between nodes.
+pub(crate) fn policy(network: &NetworkAssignment) -> Policy {
+    if network.encrypted { Policy::Sealed } else { Policy::Plain }
 }
 
 /// [`Desired`] by kind.

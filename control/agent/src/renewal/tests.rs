@@ -46,6 +46,8 @@ async fn an_old_certificate_is_renewed_with_a_new_key_and_kept_before_it_is_used
     let renewed = used.wait_for(|now| now.certificate != former.certificate).await.unwrap().clone();
     assert_ne!(renewed.private_key, former.private_key);
     assert!(tls::member(&renewed).is_ok());
+    let key_of = |credentials: &Credentials| tls::data_path_key(&credentials.certificate).unwrap();
+    assert_eq!(key_of(&renewed), key_of(&former));
     assert_eq!(*kept.lock().unwrap(), std::slice::from_ref(&renewed.certificate));
     assert_eq!((renewed.node_id, renewed.root_ca), (former.node_id, former.root_ca));
     stop.send_replace(true);

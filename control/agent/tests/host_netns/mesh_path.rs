@@ -7,6 +7,7 @@ use skep_agent::host::netns::Netns;
 use skep_agent::host::{Host, IngressRouting, InterfaceSpec, SKEP0, Sandbox, SandboxNetns, SandboxSpec};
 use skep_dataplane::ids::{MacAddr, PortId, Vni};
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
+use skep_dataplane::seal::{Identity, KEY_LEN, SecretKey, Suite};
 use skep_dataplane::snapshot::{
     Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
     Snapshot,
@@ -14,6 +15,7 @@ use skep_dataplane::snapshot::{
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, UdpSocket};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 pub(crate) const TASK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 7);
 
@@ -35,8 +37,7 @@ impl Mesh {
         let host = world.daemon().await;
         let report = host.apply_mesh(plan()).await.unwrap();
         let mut task = host.create_sandbox(task()).await.unwrap();
-        let engine =
-            world.host.run(|| Ok(Worker::spawn(WorkerConfig { vtep: HOST, port: 4789, seed: 1 }, |_| ())));
+        let engine = world.host.run(|| Ok(Worker::spawn(config(), |_| ())));
         let engine = engine.await.unwrap().unwrap();
         engine.publish(Arc::new(snapshot())).unwrap();
         for (port, tap) in report.new_tap.into_iter().chain(std::mem::take(&mut task.taps)) {
@@ -52,6 +53,14 @@ impl Mesh {
         let _client = connect(netns, to).await.unwrap();
         self.server.accept().unwrap().1.ip()
     }
+}
+
+/// Without peers, so that any key serves.
+fn config() -> WorkerConfig {
+    let key = SecretKey::from_bytes(Zeroizing::new([1; KEY_LEN]));
+    let (context, entropy) = (Vec::new(), Zeroizing::new([2; 32]));
+    let identity = Identity { key, suite: Suite::default(), context, entropy };
+    WorkerConfig { vtep: HOST, port: 4789, seed: 1, identity }
 }
 
 fn task() -> SandboxSpec {
@@ -88,7 +97,8 @@ fn snapshot() -> Snapshot {
         services: vec![Service { vip: VIP, backends, ports }],
         ingress: true,
     };
-    Snapshot { generation: 1, networks: vec![network], reserved: plan().reserved, vteps: Vec::new() }
+    let (reserved, peers) = (plan().reserved, Vec::new());
+    Snapshot { generation: 1, networks: vec![network], reserved, peers, underlay_mtu: 1500 }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod connections;
 mod containers;
+mod data_path;
 pub(crate) mod error;
 mod extract;
 mod filters;
@@ -101,6 +102,7 @@ fn local_routes() -> Router<Arc<Node>> {
         .route("/skep/attach", post(skep::attach))
         .route("/skep/detach", post(skep::detach))
         .route("/skep/drops", get(skep::drops))
+        .route("/skep/metrics", get(skep::metrics))
         .route("/skep/paths", get(skep::paths))
 }
 

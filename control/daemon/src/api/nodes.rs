@@ -3,7 +3,7 @@
 use super::error::Result;
 use super::extract::{Body, Params, object_version, truthy};
 use super::filters::Filters;
-use super::{App, render};
+use super::{App, data_path, render};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
@@ -40,7 +40,9 @@ pub(crate) async fn list(State(node): App, Params(params): Params<ListParams>) -
 pub(crate) async fn inspect(State(node): App, Path(reference): Path<String>) -> Result<Json<Value>> {
     let state = node.require_manager()?.db().state();
     let found = lookup::node(&state, &reference)?;
-    Ok(Json(render::node(found, state.cluster.as_ref())))
+    let mut shown = render::node(found, state.cluster.as_ref());
+    shown["DataPath"] = data_path::of_node(&node, &found.id).await;
+    Ok(Json(shown))
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,8 @@ use skep_model::task::{Task, TaskState};
 
 /// VXLAN's id list as Docker's overlay driver names it.
 const VNI_OPTION: &str = "com.docker.network.driver.overlay.vxlanid_list";
+/// As in `docker network create --opt encrypted`.
+const ENCRYPTED_OPTION: &str = "encrypted";
 /// The role of the only gateway users know by Docker's name (see ARCHITECTURE.md, egress).
 pub(crate) const GATEWAY_BRIDGE: &str = "docker_gwbridge";
 
@@ -58,6 +60,7 @@ pub(crate) fn cluster_info(cluster: &Cluster) -> Value {
         "DefaultAddrPool": cluster.default_addr_pool,
         "SubnetSize": cluster.subnet_size,
         "DataPathPort": cluster.data_path_port,
+        "DataCipher": cluster.data_cipher,
     })
 }
 
@@ -70,12 +73,15 @@ pub(crate) fn swarm(cluster: &Cluster) -> Value {
 
 pub(crate) fn network(network: &Network) -> Value {
     let options = network.allocation.map(|allocation| (VNI_OPTION.to_owned(), allocation.vni.to_string()));
+    // Last, so that what was decided is shown, however it was asked for.
+    let encrypted = [(ENCRYPTED_OPTION.to_owned(), (!network.spec.plain).to_string())];
     let options: Map<String, Value> = network
         .spec
         .options
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()))
         .chain(options)
+        .chain(encrypted)
         .map(|(key, value)| (key, Value::String(value)))
         .collect();
     let addresses = network

@@ -1,14 +1,18 @@
-//! What Docker's API has no words for: namespaces put on networks by hand, and why packets were dropped.
+//! What Docker's API has no words for: namespaces put on networks by hand, why packets were dropped, and
+//! what is seen of the data path.
 
-use super::App;
 use super::error::{ApiError, Result};
 use super::extract::Body;
+use super::{App, data_path};
+use crate::metrics;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use skep_agent::{AttachError, AttachOptions, DetachError, DetachTarget, PathStats};
+use skep_agent::{AttachError, AttachOptions, DetachError, DetachTarget};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -67,31 +71,25 @@ pub(crate) async fn detach(State(node): App, Body(body): Body<DetachBody>) -> Re
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Every reason this node dropped packets for, or gave no answer to a question for a name (`dns_…`), with its count.
+/// Why this node dropped what, and how often.
 pub(crate) async fn drops(State(node): App) -> Result<Json<Value>> {
-    let no_member = || ApiError::unavailable("This node is not part of a swarm");
-    let stats = node.agent().stats().await.ok_or_else(no_member)?;
-    let names = node.agent().names().ok_or_else(no_member)?;
-    let engine = stats.engine.drops.iter().map(|(reason, count)| (reason.to_string(), json!(count)));
-    let kernel = stats.io_drops.iter().map(|(reason, count)| (reason.to_string(), json!(count)));
-    let names = names.losses().map(|(reason, count)| (format!("dns_{reason}"), json!(count)));
-    Ok(Json(engine.chain(kernel).chain(names).collect::<serde_json::Map<_, _>>().into()))
+    let drops = node.drops().await.ok_or_else(no_member)?;
+    let counts = drops.into_iter().map(|(reason, count)| (reason, json!(count)));
+    Ok(Json(counts.collect::<serde_json::Map<_, _>>().into()))
 }
 
-/// Every peer this node shares a network with, and whether it answers on the data path.
-pub(crate) async fn paths(State(node): App) -> Result<Json<Value>> {
-    let no_member = || ApiError::unavailable("This node is not part of a swarm");
-    let stats = node.agent().stats().await.ok_or_else(no_member)?;
-    let path = |path: &PathStats| {
-        json!({
-            "Peer": path.peer,
-            "Asked": path.asked,
-            "Answered": path.answered,
-            "HeardMillisecondsAgo": path.last_heard.map(|heard| heard.elapsed().as_millis()),
-            "Silent": path.silent,
-        })
-    };
-    Ok(Json(stats.engine.paths.iter().map(path).collect()))
+/// Every peer this node shares a network with: its session, and whether it answers on the data path.
+pub(crate) async fn paths(State(node): App) -> Result<Json<Vec<Value>>> {
+    Ok(Json(data_path::paths(&node).await.ok_or_else(no_member)?))
+}
+
+/// The same as `skepd --metrics-addr` serves, for who is let in here.
+pub(crate) async fn metrics(State(node): App) -> impl IntoResponse {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::text(&node).await)
+}
+
+fn no_member() -> ApiError {
+    ApiError::unavailable("This node is not part of a swarm")
 }
 
 impl From<AttachError> for ApiError {

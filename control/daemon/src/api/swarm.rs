@@ -19,6 +19,8 @@ pub(crate) struct InitBody {
     advertise_addr: String,
     data_path_addr: String,
     data_path_port: u32,
+    /// Skep's own: the cipher of sealed frames.
+    data_cipher: String,
     force_new_cluster: bool,
     auto_lock_managers: bool,
     availability: Option<String>,
@@ -63,6 +65,7 @@ pub(crate) async fn init(State(node): App, Body(body): Body<InitBody>) -> Result
         advertise: body.advertise_addr,
         data_path_addr: body.data_path_addr,
         data_path_port: body.data_path_port,
+        data_cipher: body.data_cipher,
         availability: availability(body.availability.as_deref())?,
         default_addr_pool: body.default_addr_pool.unwrap_or_default(),
         subnet_size: body.subnet_size,

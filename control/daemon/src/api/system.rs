@@ -74,8 +74,15 @@ pub(crate) async fn info(State(node): App) -> Json<Value> {
         "Driver": "host",
         "Plugins": { "Network": ["overlay"], "Volume": [], "Log": [] },
         "Swarm": swarm_info(&node),
+        "Skep": skep_info(&node),
         "Warnings": warnings(&node),
     }))
+}
+
+/// What Docker has no words for: how this node seals what it sends, and who it is to its peers. Null: it is no member.
+fn skep_info(node: &Node) -> Value {
+    let data_path = node.agent().data_path();
+    data_path.map_or(Value::Null, |(cipher, key)| json!({ "DataCipher": cipher, "DataPathKey": key }))
 }
 
 /// Null where there are none, as Docker has it.

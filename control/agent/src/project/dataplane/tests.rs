@@ -2,6 +2,7 @@ use super::*;
 use crate::project::example::{self, INGRESS, NET, WEB_INGRESS_VIP, WEB_VIP};
 use proptest::prelude::*;
 use skep_dataplane::ids::PortId;
+use skep_dataplane::snapshot::Policy;
 use skep_model::assign::{Assignment, Desired};
 use std::collections::BTreeSet;
 
@@ -33,7 +34,7 @@ fn own_endpoints_are_at_their_ports_and_others_behind_their_nodes_vtep() {
     let places: Vec<_> = net.endpoints.iter().map(|e| (e.ip.octets()[3], e.location)).collect();
     assert_eq!(places, [(11, Location::Local(PortId(7))), (12, N2)]);
     assert_eq!(net.endpoints[0].mac.to_string(), "02:42:0a:00:01:0b");
-    assert_eq!((net.mtu, net.vni.as_u32()), (1450, 4097));
+    assert_eq!((net.mtu, net.vni.as_u32()), (1418, 4097));
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn the_backends_of_a_silent_peer_are_out_until_it_answers_and_it_is_probed_all_t
     let backends = |local: &Local| -> Vec<u8> {
         let (_, net) = project(&desired, local);
         assert_eq!(net.endpoints.len(), 3, "by address all can still be asked");
-        assert_eq!(snapshot(&Cluster::of(&desired), local).vteps.len(), 2);
+        assert_eq!(snapshot(&Cluster::of(&desired), local).peers.len(), 2);
         net.services[0].backends.iter().map(|backend| backend.ip.octets()[3]).collect()
     };
     let well = local(&[]);
@@ -147,14 +148,32 @@ proptest! {
 }
 
 #[test]
-fn the_mtu_is_what_the_underlay_leaves() {
-    for (underlay, left) in
-        [(1280, 1230), (1500, 1450), (1420, 1370), (9000, 8950), (0, 68), (100_000, u16::MAX)]
-    {
+fn the_mtu_is_what_the_underlay_and_the_policy_leave() {
+    let mut desired = example::desired([]);
+    let plain = NetworkAssignment { encrypted: false, ..example::network(NET, 4097, "10.0.1.0/24") };
+    let plain = Assignment::Network(plain);
+    desired.assignments.insert(plain.key(), plain);
+    for (underlay, sealed, plain) in [(1280, 1198, 1230), (1500, 1418, 1450), (9000, 8918, 8950)] {
         let local = Local { underlay_mtu: underlay, ..Local::default() };
-        let mtu = |network: &Network| network.mtu;
-        let desired = example::desired([]);
-        let networks = snapshot(&Cluster::of(&desired), &local).networks;
-        assert!(!networks.is_empty() && networks.iter().map(mtu).all(|mtu| mtu == left), "{underlay}");
+        let snapshot = snapshot(&Cluster::of(&desired), &local);
+        assert_eq!(u32::from(snapshot.underlay_mtu), underlay);
+        let networks: Vec<_> = snapshot.networks.iter().map(|n| (n.ingress, n.policy, n.mtu)).collect();
+        assert_eq!(networks, [(true, Policy::Sealed, sealed), (false, Policy::Plain, plain)]);
     }
+}
+
+#[test]
+fn every_peer_is_known_by_its_key_also_one_that_is_down() {
+    let mut desired = example::desired([]);
+    let down = example::peer("n3", false);
+    desired.assignments.insert(down.key(), down);
+    let snapshot = snapshot(&Cluster::of(&desired), &local(&[]));
+    let peer = |number| Peer { vtep: Ipv4Addr::new(192, 0, 2, number), key: PublicKey([number; 32]) };
+    assert_eq!(snapshot.peers, [peer(2), peer(3)]);
+    desired.assignments.remove(&example::peer("n3", false).key());
+    assert_eq!(
+        super::snapshot(&Cluster::of(&desired), &local(&[])).peers,
+        [peer(2)],
+        "a removed one has no session"
+    );
 }

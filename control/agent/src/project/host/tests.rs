@@ -12,7 +12,7 @@ fn the_mesh_leads_published_ports_to_the_ingress_vip() {
     let desired = example::desired([]);
     let plan = mesh(&Cluster::of(&desired), &local()).unwrap();
     assert_eq!(plan.skep0.addr.to_string(), "10.0.0.2/24");
-    assert_eq!((plan.skep0.port, plan.skep0.mtu), (SKEP0_PORT, 1450));
+    assert_eq!((plan.skep0.port, plan.skep0.mtu), (SKEP0_PORT, 1418));
     let port =
         |protocol, published, target| PublishedPort { protocol, published, vip: WEB_INGRESS_VIP, target };
     assert_eq!(plan.ports, [port(Protocol::Tcp, 8080, 80), port(Protocol::Udp, 9000, 9001)]);
