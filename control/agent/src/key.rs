@@ -21,6 +21,8 @@ use zeroize::Zeroizing;
 /// In the agent's directory.
 const FILE: &str = "data-path.key";
 const PARTIAL: &str = "data-path.key.partial";
+/// What is left where the key is not.
+const ANEW: &str = "make the node a new one with `skep swarm leave --force` (which ends the cluster on its only manager) and `skep swarm join`";
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -28,21 +30,16 @@ pub enum KeyError {
     Random(#[from] SysError),
     #[error("cannot write this node's data-path key to {path}: {source}")]
     Write { path: PathBuf, source: io::Error },
-    #[error(
-        "this node's data-path key cannot be read from {path}: {source}; put the file back, or make the node a new one with `skep swarm leave --force` and `skep swarm join`"
-    )]
+    #[error("this node's data-path key cannot be read from {path}: {source}; put the file back, or {anew}", anew = ANEW)]
     Read { path: PathBuf, source: io::Error },
-    #[error(
-        "this node's data-path key in {path} is damaged: put the file back, or make the node a new one with `skep swarm leave --force` and `skep swarm join`"
-    )]
+    #[error("this node's data-path key in {path} is damaged: put the file back, or {anew}", anew = ANEW)]
     Damaged { path: PathBuf },
     #[error(
-        "the data-path key in {path} is not the one of this node's certificate: put that file back, or make the node a new one with `skep swarm leave --force` and `skep swarm join`"
+        "the data-path key in {path} is not the one of this node's certificate: put that file back, or {anew}",
+        anew = ANEW
     )]
     Foreign { path: PathBuf },
-    #[error(
-        "this node's certificate cannot be used on the data path: {0}; make the node a new one with `skep swarm leave --force` and `skep swarm join`"
-    )]
+    #[error("this node's certificate cannot be used on the data path: {0}; {anew}", anew = ANEW)]
     Certificate(#[from] CredentialsError),
 }
 

@@ -1,7 +1,10 @@
 //! `skep node`: the cluster's hosts.
 
+mod pretty;
+
 use anyhow::bail;
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::{InspectArgs, ListArgs};
@@ -18,7 +21,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(ListArgs),
     /// Everything about hosts; `self` is this one
-    Inspect(InspectArgs),
+    Inspect(NodeInspectArgs),
     /// List the tasks on hosts
     Ps(PsArgs),
     /// Change a host's availability and labels
@@ -32,6 +35,15 @@ pub(crate) enum Command {
     Rm(RmArgs),
     #[command(external_subcommand)]
     Other(Vec<String>),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NodeInspectArgs {
+    #[command(flatten)]
+    inspect: InspectArgs,
+    /// For people, with the state of the data path
+    #[arg(long, conflicts_with = "format")]
+    pretty: bool,
 }
 
 #[derive(Args, Debug)]
@@ -156,9 +168,9 @@ fn node_row(node: &Value, own_id: &str) -> Row {
     ])
 }
 
-async fn inspect(client: &Client, args: &InspectArgs) -> anyhow::Result<u8> {
+async fn inspect(client: &Client, args: &NodeInspectArgs) -> anyhow::Result<u8> {
     let (mut nodes, mut code) = (Vec::new(), 0);
-    for name in &args.names {
+    for name in &args.inspect.names {
         match node(client, name).await {
             Ok(node) => nodes.push(node),
             Err(error) => {
@@ -167,7 +179,13 @@ async fn inspect(client: &Client, args: &InspectArgs) -> anyhow::Result<u8> {
             }
         }
     }
-    show::inspection(&nodes, args.format.as_deref())?;
+    if args.pretty {
+        let now = Timestamp::now();
+        let pages: Vec<String> = nodes.iter().map(|node| pretty::node(node, now)).collect();
+        out::raw(pages.join("\n"))?;
+        return Ok(code);
+    }
+    show::inspection(&nodes, args.inspect.format.as_deref())?;
     Ok(code)
 }
 

@@ -6,10 +6,19 @@ use jiff::Timestamp;
 
 /// `18 seconds ago`, rounded as docker's go-units rounds.
 pub(crate) fn ago(since: &str, now: Timestamp) -> String {
-    match since.parse::<Timestamp>() {
-        Ok(since) => format!("{} ago", duration((now - since).total(jiff::Unit::Second).unwrap_or(0.0))),
-        Err(_) => String::new(),
+    match age(since, now) {
+        age if age.is_empty() => age,
+        age => format!("{age} ago"),
     }
+}
+
+/// `18 seconds`; empty for what is no time.
+pub(crate) fn age(since: &str, now: Timestamp) -> String {
+    let since = since.parse::<Timestamp>();
+    since.map_or_else(
+        |_| String::new(),
+        |since| duration((now - since).total(jiff::Unit::Second).unwrap_or(0.0)),
+    )
 }
 
 fn duration(seconds: f64) -> String {

@@ -4,7 +4,7 @@ mod human;
 mod table;
 mod template;
 
-pub(crate) use human::{ago, bytes, capitalized, natural_order, short_id};
+pub(crate) use human::{age, ago, bytes, capitalized, natural_order, short_id};
 pub(crate) use table::{printable, table};
 pub(crate) use template::Template;
 
