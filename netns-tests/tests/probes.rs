@@ -3,7 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use netns_tests::Netns;
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
-use skep_dataplane::snapshot::Snapshot;
+use skep_dataplane::seal::{Identity, SecretKey, Suite};
+use skep_dataplane::snapshot::{Peer, Snapshot};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -28,10 +29,18 @@ fn underlay() -> Result<(Netns, Netns)> {
 
 fn watch(host: &Netns, vtep: Ipv4Addr, peer: Ipv4Addr) -> Result<(Handle, Silent)> {
     let (said, heard) = channel();
-    let config = WorkerConfig { vtep, port: PORT, seed: 1 };
+    let (context, entropy) = (Vec::new(), [vtep.octets()[3]; 32].into());
+    let identity = Identity { key: key(vtep), suite: Suite::default(), context, entropy };
+    let config = WorkerConfig { vtep, port: PORT, seed: 1, identity };
     let handle = host.enter(|| Worker::spawn(config, move |silent| _ = said.send(silent.to_vec())))??;
-    handle.publish(Arc::new(Snapshot { vteps: vec![peer], ..Snapshot::default() }))?;
+    let peers = vec![Peer { vtep: peer, key: key(peer).public() }];
+    handle.publish(Arc::new(Snapshot { peers, ..Snapshot::default() }))?;
     Ok((handle, heard))
+}
+
+/// Of the VTEP there.
+fn key(vtep: Ipv4Addr) -> SecretKey {
+    SecretKey::from_bytes([vtep.octets()[3]; 32].into())
 }
 
 #[test]

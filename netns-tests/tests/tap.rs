@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use netns_tests::{Netns, require_root};
 use skep_dataplane::ids::PortId;
 use skep_dataplane::io::{AttachError, Handle, Tap, TapError, TapOptions, Worker, WorkerConfig};
+use skep_dataplane::seal::{Identity, SecretKey, Suite};
 use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -59,7 +60,14 @@ fn a_deleted_interface_does_not_keep_the_packet_thread_busy() -> Result<()> {
 }
 
 fn worker(host: &Netns) -> Result<Handle> {
-    let config = WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port: 4789, seed: 1 };
+    // Without peers, so that any key serves.
+    let identity = Identity {
+        key: SecretKey::from_bytes(Default::default()),
+        suite: Suite::default(),
+        context: Vec::new(),
+        entropy: Default::default(),
+    };
+    let config = WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port: 4789, seed: 1, identity };
     Ok(host.enter(|| Worker::spawn(config, |_| ()))??)
 }
 

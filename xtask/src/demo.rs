@@ -18,16 +18,18 @@ const LONGEST_STEP: &str = "45";
 const POLL: Duration = Duration::from_millis(100);
 
 /// Tells the story and removes its lab, also when interrupted.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(words: &[&str]) -> Result<()> {
+    let options = UpOptions::parse(words)?;
+    ensure!(options.nodes == NODES, "the story is one of {NODES} hosts: leave out --nodes");
     let lab = Lab::new(NAME)?;
     lab::prepare()?;
     let start = Instant::now();
     say(
         "Three Linux hosts and a machine outside, each in a network namespace of its own. Swarm init and two joins:",
     );
-    lab::up(&lab, &UpOptions { nodes: NODES })?;
+    lab::up(&lab, &options)?;
     let interrupt = Interrupt::watch()?;
-    let told = tell(&Story { lab: &lab, interrupt: &interrupt });
+    let told = tell(&Story { lab: &lab, encrypted: options.encrypted, interrupt: &interrupt });
     let removed = lab::down(&lab);
     told.and(removed)?;
     say(&format!("Everything is removed again. That took {:.0} s.", start.elapsed().as_secs_f64()));
@@ -36,6 +38,7 @@ pub(crate) fn run() -> Result<()> {
 
 struct Story<'a> {
     lab: &'a Lab,
+    encrypted: bool,
     interrupt: &'a Interrupt,
 }
 
@@ -45,7 +48,8 @@ fn tell(story: &Story<'_>) -> Result<()> {
     say(
         "A network of the cluster, and redis on it. Nothing is published: redis is for those on the network.",
     );
-    story.show("n1", "skep network create --driver overlay --attachable backend")?;
+    let plain = if story.encrypted { "" } else { "--opt encrypted=false " };
+    story.show("n1", &format!("skep network create --driver overlay {plain}--attachable backend"))?;
     story.show(
         "n1",
         "skep service create --detach --name redis --network backend host redis-server --save '' --protected-mode no",

@@ -19,7 +19,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   lab up|down|exec|status|kill|boot|daemon|dns   hosts in network namespaces (`cargo xtask lab` says more)
-  demo       a hive of three hosts, from nothing to a published service, and away again
+  demo [--encrypted false]   a hive of three hosts, from nothing to a published service, and away again
   test       everything that is checked; with --nightly, 10,000 seeds of the engine's simulation
   planted    bugs planted in a copy of the packet engine, each to be found by its simulation
   fuzz [TARGET] [--seconds N]   every parser (or one) against inputs nobody thought of
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 fn dispatch(words: &[&str]) -> Result<()> {
     match words {
         ["lab", rest @ ..] => lab::command(rest),
-        ["demo"] => demo::run(),
+        ["demo", rest @ ..] => demo::run(rest),
         ["test"] => test::run(Size::Usual),
         ["test", "--nightly"] => test::run(Size::Nightly),
         ["planted"] => planted::run(),

@@ -1,5 +1,7 @@
 //! The daemon itself, in a network namespace of its own: what it keeps to itself, and what it tells.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -33,6 +33,7 @@ const USAGE: &str = "\
 usage: cargo xtask lab COMMAND [--name NAME]     (default name: skep)
 
   up [--nodes N]          hosts n1…nN (default 3) with skepd, joined to one cluster, and the machine `client`
+     [--data-cipher NAME]    what the cluster seals frames with: chacha20-poly1305 (default) or aes-256-gcm
   down                    removes everything `up` made, also after an `up` that was killed
   exec HOST -- COMMAND    runs a command on a host: n1, n2, … or client; `skep` there talks to that host's skepd
   status                  what runs
@@ -60,7 +61,13 @@ pub(crate) fn command(words: &[&str]) -> Result<()> {
             let options = UpOptions::parse(options)?;
             prepare()?;
             up(&lab, &options)?;
-            status::print(&lab)
+            status::print(&lab)?;
+            if !options.encrypted {
+                println!(
+                    "a lab has no network but ingress yet: make plain ones with `skep network create --opt encrypted=false`"
+                );
+            }
+            Ok(())
         }
         ["down"] => down(&lab),
         ["exec", host] => exec(&lab.host(host)?, program),

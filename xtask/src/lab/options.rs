@@ -3,26 +3,34 @@
 use super::layout::MAX_NODES;
 use anyhow::{Context, Result, bail, ensure};
 
+/// Those of `skep swarm init`.
+const DATA_CIPHERS: [&str; 2] = ["chacha20-poly1305", "aes-256-gcm"];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UpOptions {
     pub(crate) nodes: usize,
+    /// Of networks that are made here; a lab makes none but ingress, which is always encrypted.
+    pub(crate) encrypted: bool,
+    /// None: whatever a cluster has that asks for none.
+    pub(crate) data_cipher: Option<String>,
 }
 
 impl Default for UpOptions {
     fn default() -> Self {
-        Self { nodes: 3 }
+        Self { nodes: 3, encrypted: true, data_cipher: None }
     }
 }
 
 impl UpOptions {
-    pub(super) fn parse(words: &[&str]) -> Result<Self> {
+    pub(crate) fn parse(words: &[&str]) -> Result<Self> {
         let mut options = Self::default();
         for (option, value) in pairs(words)? {
             match (option.as_str(), value.as_str()) {
                 ("--nodes", number) => options.nodes = nodes(number)?,
-                ("--managers", "1") | ("--encrypted", "false") | ("--executor", "process") => {}
+                ("--encrypted", choice) => options.encrypted = encrypted(choice)?,
+                ("--data-cipher", name) => options.data_cipher = Some(data_cipher(name)?),
+                ("--managers", "1") | ("--executor", "process") => {}
                 ("--managers", _) => bail!("several managers aren't there yet: leave out --managers"),
-                ("--encrypted", _) => bail!("encrypted networks aren't there yet: leave out --encrypted"),
                 ("--executor", _) => bail!("only the executor `process` is there yet: leave out --executor"),
                 _ => bail!("`lab up` has no option `{option}`"),
             }
@@ -35,6 +43,16 @@ fn nodes(number: &str) -> Result<usize> {
     let nodes = number.parse().with_context(|| format!("--nodes takes a number, not `{number}`"))?;
     ensure!((1..=MAX_NODES).contains(&nodes), "a lab has 1 to {MAX_NODES} nodes");
     Ok(nodes)
+}
+
+fn encrypted(choice: &str) -> Result<bool> {
+    choice.parse().with_context(|| format!("--encrypted takes true or false, not `{choice}`"))
+}
+
+/// Known here as well, so that a slip is told before anything is built.
+fn data_cipher(name: &str) -> Result<String> {
+    ensure!(DATA_CIPHERS.contains(&name), "--data-cipher takes {}, not `{name}`", DATA_CIPHERS.join(" or "));
+    Ok(name.to_owned())
 }
 
 /// `--option value` and `--option=value`.
@@ -78,9 +96,18 @@ mod tests {
 
     #[test]
     fn what_is_not_there_yet_is_refused() {
-        for words in
-            [["--managers", "3"], ["--encrypted", "true"], ["--executor", "docker"], ["--colour", "red"]]
-        {
+        for words in [["--managers", "3"], ["--executor", "docker"], ["--colour", "red"]] {
+            assert!(UpOptions::parse(&words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn networks_are_encrypted_unless_it_is_said_and_ciphers_are_known() {
+        let options = |words: &[&str]| UpOptions::parse(words).unwrap();
+        assert!(options(&[]).encrypted && options(&["--encrypted", "true"]).encrypted);
+        assert!(!options(&["--encrypted=false"]).encrypted);
+        assert_eq!(options(&["--data-cipher", "aes-256-gcm"]).data_cipher.as_deref(), Some("aes-256-gcm"));
+        for words in [["--encrypted", "no"], ["--data-cipher", "rot13"]] {
             assert!(UpOptions::parse(&words).is_err(), "{words:?}");
         }
     }

@@ -65,7 +65,7 @@ fn make(lab: &Lab, options: &UpOptions, interrupt: &Interrupt) -> Result<()> {
     for node in &nodes {
         add(lab, node, interrupt)?;
     }
-    form_cluster(&nodes, interrupt)
+    form_cluster(&nodes, options, interrupt)
 }
 
 fn add(lab: &Lab, host: &Host, interrupt: &Interrupt) -> Result<()> {
@@ -98,10 +98,15 @@ fn offer_programs(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn form_cluster(nodes: &[Host], interrupt: &Interrupt) -> Result<()> {
+fn form_cluster(nodes: &[Host], options: &UpOptions, interrupt: &Interrupt) -> Result<()> {
     let (first, others) = nodes.split_first().context("a lab has a node")?;
     interrupt.check()?;
-    first.run(&format!("skep swarm init --advertise-addr {}", first.address()))?;
+    let cipher = options.data_cipher.as_ref().map(|name| format!(" --data-cipher {name}"));
+    first.run(&format!(
+        "skep swarm init --advertise-addr {}{}",
+        first.address(),
+        cipher.unwrap_or_default()
+    ))?;
     let token = first.run("skep swarm join-token --quiet worker")?;
     for node in others {
         join(node, first, token.trim(), interrupt)?;

@@ -288,8 +288,7 @@ fn a_node_that_was_removed_is_no_peer_and_its_endpoints_are_gone_with_it() {
     state.nodes.insert(NodeId::from("n2"), node(2, NodeState::Down));
     assert_eq!(of_second(&state), ["endpoint/net1/t2", "peer/n2"], "one that is down may be back");
     state.nodes.remove(&NodeId::from("n2"));
-    assert_eq!(of_second(&state), [String::new(); 0]);
-    assert_eq!(keys(&state, 2), [String::new(); 0]);
+    assert!(of_second(&state).is_empty() && keys(&state, 2).is_empty());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use skep_model::assign::{AssignmentKind, Assignments};
-use skep_model::data_path::{CertificateKeyError, DataPathKey};
+use skep_model::data_path::DataPathKey;
 use skep_model::join::{
     Credentials, JOIN_PATH, JoinRequest, JoinResponse, MANAGER_NAME, RENEW_PATH, Refusal, RenewRequest,
     RenewResponse, SESSION_PATH,
@@ -123,9 +123,9 @@ fn new_key() -> DataPathKey {
     DataPathKey(rand::random())
 }
 
-pub(super) fn key_of(identity: &Credentials) -> Result<DataPathKey, CertificateKeyError> {
-    let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
-    DataPathKey::of_certificate(&der)
+pub(super) fn key_of(identity: &Credentials) -> Option<DataPathKey> {
+    let der = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).ok()?;
+    DataPathKey::of_certificate(&der).ok()
 }
 
 pub(super) fn body(text: String) -> Body {

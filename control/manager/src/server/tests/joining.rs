@@ -27,7 +27,7 @@ async fn a_node_with_the_token_becomes_a_member() {
     assert_eq!((node.spec.role, node.status.state), (Role::Worker, NodeState::Unknown));
     assert_eq!((node.description.hostname.as_str(), node.status.addr.as_str()), ("worker", "127.0.0.1"));
     assert_eq!(node.skep.certificate, worker.certificate);
-    assert!(key_of(&worker).is_ok());
+    assert!(key_of(&worker).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +135,7 @@ async fn peers_are_told_the_key_of_the_certificate_that_was_shown() {
     let (a, b) = (cluster.worker().await, cluster.worker().await);
     let mut first = cluster.agent(&a).await;
     first.begin(hello()).await;
-    assert_eq!(cluster.state().nodes[&a.node_id].skep.data_path_key, key_of(&a).ok());
+    assert_eq!(cluster.state().nodes[&a.node_id].skep.data_path_key, key_of(&a));
     let (_, complete) = cluster.agent(&b).await.begin(hello()).await;
     let peers = complete.set.into_iter().filter_map(|assignment| match assignment {
         Assignment::Peer(peer) => Some((peer.id, peer.data_path_key)),
@@ -158,7 +158,7 @@ async fn a_certificate_without_a_key_opens_no_session_and_is_not_renewed() {
     assert!(message.contains("has no data-path key") && message.contains("join again"), "{message}");
     let root = cluster.manager.root_ca_pem();
     let mut member = Client::connect(cluster.addr, root, Some(&old)).await.unwrap();
-    member.key = key_of(&worker).ok();
+    member.key = key_of(&worker);
     let (status, message) = member.renew(&old).await.err().unwrap();
     assert_eq!(status, StatusCode::FORBIDDEN);
     assert!(message.contains("has no data-path key"), "{message}");
@@ -172,13 +172,13 @@ async fn no_two_nodes_have_one_key() {
     cluster.agent(&worker).await.begin(hello()).await;
     // One that comes with the key of a member does not become one.
     let mut stranger = cluster.stranger().await;
-    stranger.key = key_of(&worker).ok();
+    stranger.key = key_of(&worker);
     let token = cluster.state().cluster.as_ref().unwrap().join_tokens.worker.clone();
     let (status, message) = stranger.join(&token).await.err().unwrap();
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(message.contains(worker.node_id.as_str()) && message.contains("join again"), "{message}");
     // And one that has it in its certificate opens no session.
-    let subject = Subject { node: &copy.node_id, role: Role::Worker, data_path_key: key_of(&worker).ok() };
+    let subject = Subject { node: &copy.node_id, role: Role::Worker, data_path_key: key_of(&worker) };
     let (leaf, key) = authority(&cluster).issue(&subject).unwrap();
     let copy = Credentials { certificate: leaf.pem(), private_key: key.serialize_pem(), ..copy };
     let refused = Agent::open(cluster.addr, cluster.manager.root_ca_pem(), &copy).await;
@@ -235,7 +235,7 @@ fn a_new_cluster_keeps_its_key_to_itself() {
     let state = manager.db().state();
     let node = &state.nodes[&credentials.node_id];
     assert_eq!(node.manager_status.as_ref().unwrap().addr, options().advertise);
-    assert_eq!(key_of(&credentials), Ok(options().data_path_key));
+    assert_eq!(key_of(&credentials), Some(options().data_path_key));
     assert_eq!(state.cluster.as_ref().unwrap().data_cipher, options().data_cipher);
     let ingress: Vec<_> = state.networks.values().filter(|network| network.spec.ingress).collect();
     assert_eq!(ingress.len(), 1);

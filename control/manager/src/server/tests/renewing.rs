@@ -86,8 +86,7 @@ async fn a_certificate_serves_across_a_day_of_difference_and_ends_after_ninety()
     let id = cluster.state().cluster.as_ref().unwrap().id.clone();
     let authority = Authority::load(id, cluster.manager.root_ca_pem(), &key).unwrap();
     let issued = |at: SystemTime| {
-        let subject =
-            Subject { node: &worker.node_id, role: Role::Worker, data_path_key: key_of(&worker).ok() };
+        let subject = Subject { node: &worker.node_id, role: Role::Worker, data_path_key: key_of(&worker) };
         let (leaf, key) = authority.issue_at(at, &subject).unwrap();
         Credentials { certificate: leaf.pem(), private_key: key.serialize_pem(), ..worker.clone() }
     };
