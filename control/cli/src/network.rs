@@ -53,7 +53,7 @@ pub(crate) struct CreateArgs {
     /// Address of the subnet that nobody is given, because it is somebody else's (several allowed)
     #[arg(long, value_name = "NAME=IP")]
     aux_address: Vec<String>,
-    /// Option of the driver, as KEY or KEY=VALUE
+    /// Option of the driver, as KEY or KEY=VALUE: encrypted=false makes a network that is not
     #[arg(short, long, value_name = "KEY=VALUE")]
     opt: Vec<String>,
     /// Label of the network

@@ -19,7 +19,8 @@ use skep_model::node::{Node, NodeState};
 use skep_model::service::{EndpointMode, NetworkAttachmentConfig, PortConfig, PublishMode, Service};
 use skep_model::task::{Task, TaskState};
 use skep_model::{NetworkId, NodeId};
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 
 /// Everything `node` has to make true. Empty for a node that is not a member.
 pub fn assignments(state: &State, node: &NodeId) -> BTreeMap<Key, Assignment> {
@@ -68,16 +69,14 @@ fn this_node(node: &Node, ingress: Option<&Network>) -> ThisNode {
     }
 }
 
-/// All other nodes: they share ingress. One that never connected has no VTEP to send to; one that is down has none
-/// where its host has left and joined again, for a VTEP is one node's: replies have to find the live one.
+/// All other nodes: they share ingress. One that never connected has no VTEP to send to, and a VTEP is one node's.
 fn peers<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = Assignment> + 'a {
-    let of_live: HashSet<_> =
-        state.nodes.values().filter(|node| is_up(node)).filter_map(|node| node.skep.data_path_addr).collect();
-    let is_superseded = move |node: &Node| {
-        !is_up(node) && node.skep.data_path_addr.is_some_and(|addr| of_live.contains(&addr))
+    let owners = vtep_owners(state);
+    let others = state.nodes.values().filter(move |other| other.id != *node);
+    let owns = move |other: &&Node| {
+        other.skep.data_path_addr.is_some_and(|addr| owners.get(&addr).is_some_and(|id| **id == other.id))
     };
-    let others = state.nodes.values().filter(move |other| other.id != *node && !is_superseded(other));
-    others.filter_map(|other| {
+    others.filter(owns).filter_map(|other| {
         let peer = Peer {
             id: other.id.clone(),
             hostname: other.description.hostname.clone(),
@@ -88,6 +87,27 @@ fn peers<'a>(state: &'a State, node: &'a NodeId) -> impl Iterator<Item = Assignm
         };
         Some(Assignment::Peer(peer))
     })
+}
+
+/// Whose key is to be expected at a VTEP. Where a host has left and joined again, its nodes that are down give way to
+/// the one that is up, and else to the youngest. Of several that are up the eldest stays: nobody takes over the
+/// address of a live node by naming it.
+fn vtep_owners(state: &State) -> HashMap<Ipv4Addr, &NodeId> {
+    let mut owners: HashMap<Ipv4Addr, &Node> = HashMap::new();
+    for node in state.nodes.values() {
+        let Some(addr) = node.skep.data_path_addr else { continue };
+        let owner = owners.entry(addr).or_insert(node);
+        let is_younger = node.meta.created_at > owner.meta.created_at;
+        let gives_way = match (is_up(owner), is_up(node)) {
+            (false, up) => up || is_younger,
+            (true, true) => node.meta.created_at < owner.meta.created_at,
+            (true, false) => false,
+        };
+        if gives_way {
+            *owner = node;
+        }
+    }
+    owners.into_iter().map(|(addr, node)| (addr, &node.id)).collect()
 }
 
 fn is_up(node: &Node) -> bool {

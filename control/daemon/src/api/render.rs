@@ -265,3 +265,31 @@ fn publishes(service: &Service, protocol: Protocol, port: u16) -> bool {
     service.endpoint.spec.mode == EndpointMode::Vip
         && service.endpoint.ports.iter().any(|p| p.protocol == protocol && p.published_port == port)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use skep_model::cluster::Meta;
+    use skep_model::network::NetworkSpec;
+
+    fn options(asked: Option<&str>, plain: bool) -> Value {
+        let options = asked.map(|value| ("encrypted".to_owned(), value.to_owned())).into_iter().collect();
+        let spec = NetworkSpec { name: "backend".to_owned(), options, plain, ..NetworkSpec::default() };
+        let meta = Meta::new(Timestamp::UNIX_EPOCH);
+        network(&Network { id: "x".into(), meta, spec, allocation: None })["Options"].clone()
+    }
+
+    #[test]
+    fn every_overlay_says_whether_it_is_encrypted_however_it_was_asked_for() {
+        for (asked, plain, shown) in [
+            (None, false, "true"),
+            (Some(""), false, "true"),
+            (Some("0"), true, "false"),
+            (None, true, "false"),
+        ] {
+            assert_eq!(options(asked, plain), json!({ "encrypted": shown }), "{asked:?}");
+        }
+        assert_eq!(gateway_bridge("172.18.0.0/16".parse().unwrap())["Options"]["encrypted"], Value::Null);
+    }
+}

@@ -307,3 +307,28 @@ fn peers_come_with_their_keys_and_networks_with_their_policy() {
     state.nodes.insert(nameless.id.clone(), nameless);
     assert!(!keys(&state, 1).contains(&"peer/n2".to_owned()), "nobody could know it");
 }
+
+/// Two peers with one VTEP would be two keys for one session.
+#[test]
+fn a_vtep_is_one_nodes_whoever_names_it() {
+    let made = |index: u8, status, second| {
+        let mut node = node(index, status);
+        node.skep.data_path_addr = Some(Ipv4Addr::new(192, 0, 2, 9));
+        node.meta.created_at = Timestamp::from_second(second).unwrap();
+        node
+    };
+    let (up, down) = (NodeState::Ready, NodeState::Down);
+    for (nodes, owner) in [
+        ([made(2, down, 5), made(3, up, 9)], "peer/n3"),
+        ([made(2, up, 5), made(3, down, 9)], "peer/n2"),
+        ([made(2, down, 5), made(3, down, 9)], "peer/n3"),
+        ([made(2, down, 9), made(3, down, 5)], "peer/n2"),
+        ([made(2, up, 5), made(3, up, 9)], "peer/n2"),
+        ([made(2, up, 9), made(3, up, 5)], "peer/n3"),
+    ] {
+        let state = state([ready(1)].into_iter().chain(nodes), [], []);
+        let mut keys = keys(&state, 1);
+        keys.retain(|key| key.starts_with("peer/"));
+        assert_eq!(keys, [owner]);
+    }
+}
