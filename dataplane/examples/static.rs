@@ -10,11 +10,13 @@ use config::{Config, LocalConfig, Plan, PlannedTap};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 use skep_dataplane::io::{Handle, Tap, TapOptions, Worker, WorkerConfig};
+use skep_dataplane::seal::{Identity, SecretKey, Suite};
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::thread;
+use zeroize::Zeroizing;
 
 /// Slots of a TAP's ring. It drops when full, and a super-frame of 64 KiB takes one (kernel default: 1000).
 const TX_QUEUE_LEN: u32 = 4096;
@@ -40,11 +42,20 @@ fn run() -> Result<()> {
     let ends = ending_signals();
     ends.thread_block()?;
 
-    let handle = Worker::spawn(WorkerConfig { vtep: config.address, port: config.port, seed: 0 }, |_| ())?;
+    let handle = Worker::spawn(
+        WorkerConfig { vtep: config.address, port: config.port, seed: 0, identity: nobody() },
+        |_| (),
+    )?;
     println!("VTEP {} on UDP port {}", config.address, config.port);
     let result = serve(&handle, plan, &ends);
     handle.shutdown();
     result
+}
+
+/// Every network of the file is plain: there are no sessions, and nobody to have one with.
+fn nobody() -> Identity {
+    let (key, entropy) = (SecretKey::from_bytes(Zeroizing::new([1; 32])), Zeroizing::new([0; 32]));
+    Identity { key, suite: Suite::default(), context: Vec::new(), entropy }
 }
 
 fn serve(handle: &Handle, plan: Plan, ends: &SigSet) -> Result<()> {

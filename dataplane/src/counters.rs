@@ -58,6 +58,10 @@ impl Counters {
         self.drops[reason as usize] += 1;
     }
 
+    pub(crate) fn dropped_many(&mut self, reason: DropReason, count: u64) {
+        self.drops[reason as usize] += count;
+    }
+
     pub(crate) fn port_sent(&mut self, at: usize, bytes: usize) {
         let port = &mut self.ports[at];
         port.frames_from += 1;

@@ -4,14 +4,15 @@ use crate::answers::Answers;
 use crate::counters::{Counters, Stats};
 use crate::ids::PortId;
 use crate::index::Index;
+use crate::nat::fragments::Ready;
 use crate::nat::{FLOW_CAPACITY, Nat};
 use crate::probe::Probes;
-use crate::seal::Identity;
+use crate::seal::{Identity, Opened, Seals};
 use crate::snapshot::Snapshot;
 use crate::switch::{Origin, Pass};
 use crate::verdict::DropReason;
-use crate::wire::probe::Probe;
 use crate::wire::vnet::VnetHdr;
+use crate::wire::vxlan::{self, Mark};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +30,9 @@ pub trait Output {
     /// The peers of the snapshot that do not answer on the data path, by address: all of them, each time the set
     /// changes. Their backends are best taken out of use until they answer again.
     fn reachability(&mut self, silent: &[Ipv4Addr]);
+    /// A datagram was sealed with the key of this name, and this counter: for tests that see that none comes twice.
+    #[cfg(feature = "audit")]
+    fn sealed(&mut self, _key: [u8; 16], _counter: u64) {}
 }
 
 /// One node's switch, tunnel end and load balancer. Owned by one thread.
@@ -36,6 +40,7 @@ pub struct Engine {
     index: Index,
     nat: Nat,
     probes: Probes,
+    seals: Seals,
     counters: Counters,
     answers: Answers,
     /// When time began: the first `now` that was handed in.
@@ -44,18 +49,19 @@ pub struct Engine {
 
 impl Engine {
     /// `seed` decides everything that would otherwise be random: hash buckets, the backend a new
-    /// service starts with, replacement ports, the nonces of path probes.
+    /// service starts with, replacement ports, the nonces of path probes; `identity` whom its sessions are with, and
+    /// everything nobody may guess.
     pub fn new(seed: u64, identity: Identity) -> Self {
         Self::with_flow_capacity(seed, identity, FLOW_CAPACITY)
     }
 
     /// As [`Self::new`], for `flows` flows at once; their memory is taken here.
     pub fn with_flow_capacity(seed: u64, identity: Identity, flows: usize) -> Self {
-        drop(identity);
         Self {
             index: Index::default(),
             nat: Nat::new(seed, flows),
             probes: Probes::new(seed),
+            seals: Seals::new(&identity),
             counters: Counters::new(),
             answers: Answers::new(),
             epoch: None,
@@ -69,13 +75,15 @@ impl Engine {
         self.counters.follow(&old, &self.index);
         self.answers.follow(&old, &self.index);
         let ended = self.nat.follow(&old, &self.index);
+        let millis = self.millis(now);
+        self.seals.follow(&snapshot.peers, millis);
         let mut pass = self.pass(now, out);
         for flow in &ended {
             pass.reset_both(flow, &old);
         }
-        let now = self.millis(now);
         let vteps: Vec<_> = snapshot.peers.iter().map(|peer| peer.vtep).collect();
-        self.probes.follow(&vteps, now, out);
+        self.probes.follow(&vteps, snapshot.underlay_mtu, &mut self.seals, millis, out);
+        self.count_lost();
     }
 
     /// A frame a port sent, in `buf[HEADROOM..]`. The buffer's contents are used up.
@@ -94,20 +102,53 @@ impl Engine {
     /// A UDP payload from the VTEP `from`; its first byte is the VXLAN header's. The buffer's contents
     /// are used up.
     pub fn handle_datagram(&mut self, from: Ipv4Addr, buf: &mut [u8], now: Instant, out: &mut impl Output) {
-        if Probe::is(buf) {
-            let now = self.millis(now);
-            let result = self.probes.handle_datagram(from, buf, now, out);
-            return result.unwrap_or_else(|reason| self.counters.dropped(reason));
+        match vxlan::parse(buf) {
+            Ok(Mark::Plain(vni)) => self.pass(now, out).plain(from, vni, buf),
+            Ok(Mark::Sealed) => self.handle_sealed(from, buf, now, out),
+            Err(reason) => self.drop_of(from, reason),
         }
-        self.pass(now, out).datagram(from, buf);
         self.release_held(now, out);
+        self.count_lost();
+    }
+
+    fn handle_sealed(&mut self, from: Ipv4Addr, buf: &mut [u8], now: Instant, out: &mut impl Output) {
+        let millis = self.millis(now);
+        let done = match self.seals.handle_datagram(from, buf, millis, out) {
+            Ok(Opened::Frame { vni, marks, end }) => {
+                return self.pass(now, out).opened(from, vni, marks, &mut buf[..end]);
+            }
+            Ok(Opened::Question(nonce)) => {
+                self.probes.asked(from, nonce, &mut self.seals, millis, out);
+                Ok(())
+            }
+            Ok(Opened::Answer(nonce)) => self.probes.answered(from, nonce, &mut self.seals, millis, out),
+            Ok(Opened::Settled) => Ok(()),
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = done {
+            self.drop_of(from, reason);
+        }
+    }
+
+    fn drop_of(&mut self, from: Ipv4Addr, reason: DropReason) {
+        self.counters.dropped(reason);
+        self.seals.blame(from, reason);
+    }
+
+    /// What had waited for a session.
+    fn count_lost(&mut self) {
+        let lost = self.seals.take_lost();
+        self.counters.dropped_many(DropReason::NoSession, lost.no_session);
+        self.counters.dropped_many(DropReason::BridgeFull, lost.bridge_full);
     }
 
     /// Forgets what was silent for too long, and probes the paths to the peers. The datagrams that have arrived are to
     /// be handed in first: an answer among them is what a peer is judged by.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Output) {
         let now = self.millis(now);
-        self.probes.handle_timeout(now, out);
+        self.seals.handle_timeout(now, out);
+        self.probes.handle_timeout(&mut self.seals, now, out);
+        self.count_lost();
         self.nat.expire(now);
         for _ in 0..self.nat.fragments.expire(now) {
             self.counters.dropped(DropReason::FragmentOrphaned);
@@ -116,7 +157,7 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.nat.next_expiry(), self.probes.next_timeout()];
+        let timeouts = [self.nat.next_expiry(), self.probes.next_timeout(), self.seals.next_timeout()];
         Some(self.epoch? + Duration::from_millis(timeouts.into_iter().flatten().min()?))
     }
 
@@ -125,20 +166,20 @@ impl Engine {
             flows: self.nat.flow_count(),
             flow_capacity: self.nat.flow_capacity(),
             flows_displaced: self.nat.flows_displaced(),
-            paths: self.probes.stats(self.epoch),
+            paths: self.probes.stats(&self.seals, self.epoch),
             ..self.counters.stats(&self.index)
         }
     }
 
     /// Fragments whose first one has just come follow it.
     fn release_held(&mut self, now: Instant, out: &mut impl Output) {
-        while let Some((origin, mut buf, len)) = self.nat.fragments.take_ready() {
+        while let Some(Ready { origin, vni, mut bytes, len }) = self.nat.fragments.take_ready() {
             let mut pass = self.pass(now, out);
             match origin {
-                Origin::Port(port) => pass.held_frame(port, &mut buf[..len]),
-                Origin::Vtep(from) => pass.datagram(from, &mut buf[..len]),
+                Origin::Port(port) => pass.held_frame(port, &mut bytes[..len]),
+                Origin::Vtep(from) => pass.held_datagram(from, vni, &mut bytes[..len]),
             }
-            self.nat.fragments.give_back(buf);
+            self.nat.fragments.give_back(bytes);
         }
     }
 
@@ -149,6 +190,7 @@ impl Engine {
             nat: &mut self.nat,
             counters: &mut self.counters,
             answers: &mut self.answers,
+            seals: &mut self.seals,
             now,
             out,
         }

@@ -8,6 +8,7 @@ use crate::snapshot::{
     Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
     Snapshot,
 };
+use crate::tunnel::Way;
 use ipnet::Ipv4Net;
 use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
@@ -41,6 +42,7 @@ pub(crate) enum Target {
 pub(crate) struct NetworkIndex {
     pub(crate) vni: Vni,
     pub(crate) policy: Policy,
+    pub(crate) way: Way,
     pub(crate) subnet: Ipv4Net,
     pub(crate) gateway: Ipv4Addr,
     pub(crate) gateway_mac: MacAddr,
@@ -137,6 +139,7 @@ impl NetworkIndex {
         let mut index = Self {
             vni: network.vni,
             policy: network.policy,
+            way: Way::of(network.vni, network.policy),
             subnet: network.subnet,
             gateway: network.gateway,
             gateway_mac: MacAddr::for_ip(network.gateway),

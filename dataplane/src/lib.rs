@@ -34,6 +34,7 @@ mod counters;
 mod engine;
 mod hash;
 mod index;
+mod mss;
 mod nat;
 mod offload;
 mod packet;

@@ -92,6 +92,21 @@ impl Offload {
         }
     }
 
+    /// As a peer of ours says: `partial` is where the transport header of a frame with a partial checksum begins.
+    /// `None` where that is not so.
+    pub(crate) fn of_sealed(ip: &Header, partial: Option<u16>) -> Option<Self> {
+        let Some(at) = partial else { return Some(Self::None) };
+        let place = match ip.protocol {
+            ipv4::TCP => tcp::CHECKSUM,
+            ipv4::UDP => udp::CHECKSUM,
+            _ => return None,
+        };
+        let is_transport = usize::from(at) == ethernet::HEADER_LEN + ip.header_len
+            && ip.payload_len() >= place + 2
+            && !ip.is_fragment();
+        is_transport.then_some(Self::Checksum)
+    }
+
     /// The transport checksum holds the pseudo-header sum only.
     pub(crate) fn is_partial(self) -> bool {
         match self {

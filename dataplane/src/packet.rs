@@ -50,6 +50,17 @@ impl<'a> Packet<'a> {
         Ok(packet)
     }
 
+    /// What a peer sealed, likewise.
+    pub(crate) fn of_sealed(
+        buf: &'a mut [u8],
+        start: usize,
+        partial: Option<u16>,
+    ) -> Result<Self, DropReason> {
+        let ip = ipv4::parse(&buf[start + ethernet::HEADER_LEN..])?;
+        let offload = Offload::of_sealed(&ip, partial).ok_or(DropReason::SealMalformed)?;
+        Ok(Self::new(buf, start, ip, offload, usize::MAX))
+    }
+
     fn new(buf: &'a mut [u8], start: usize, ip: Header, offload: Offload, limit: usize) -> Self {
         let end = start + ethernet::HEADER_LEN + ip.total_len;
         Self { buf, start, end, ip, offload, limit }

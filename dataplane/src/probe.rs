@@ -1,6 +1,6 @@
 //! [`Probes`]: which peers answer on the data path, both ways.
 //!
-//! Every peer of the snapshot is asked once a round; one that has not answered is asked again at shorter intervals, so
+//! The questions travel in the peers' sessions: nobody else can ask or answer. Every peer is asked once a round; one that has not answered is asked again at shorter intervals, so
 //! that random loss takes many losses in a row to look like silence. A peer is *silent* when nothing it was asked came
 //! back for [`LIMIT`], and *answers* again after two answers to consecutive questions.
 //!
@@ -9,12 +9,12 @@
 //! (the local health multiplier of Lifeguard, arXiv:1707.00788). Whoever drives the engine hands in what waits in the
 //! socket before it calls the timer, so that no answer that has arrived is overlooked.
 
+mod mtu;
 mod peer;
 
 use crate::engine::Output;
-use crate::seal::SessionStats;
+use crate::seal::{Seals, SessionStats};
 use crate::verdict::DropReason;
-use crate::wire::probe::Probe;
 use peer::Peer;
 use std::hash::{DefaultHasher, Hasher};
 use std::net::Ipv4Addr;
@@ -48,7 +48,7 @@ const MAX_STARVED: u64 = 8;
 pub struct PathStats {
     /// Its VTEP.
     pub peer: Ipv4Addr,
-    /// Questions sent to it, and how many of them it answered in time to be recognised.
+    /// Questions for it, and how many of them it answered in time to be recognised.
     pub asked: u64,
     pub answered: u64,
     /// When its last answer came, if ever one did.
@@ -73,20 +73,49 @@ pub(crate) struct Probes {
     due: Option<u64>,
     /// How starved this node is: 0 is well.
     starved: u64,
+    /// The MTU of the interface, in bytes.
+    underlay_mtu: u16,
 }
+
+/// Where nobody says, in bytes: Ethernet's.
+const USUAL_MTU: u16 = 1_500;
 
 impl Probes {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, nonces: 0, peers: Vec::new(), silent: Vec::new(), next_round: 0, due: None, starved: 0 }
+        Self {
+            seed,
+            nonces: 0,
+            peers: Vec::new(),
+            silent: Vec::new(),
+            next_round: 0,
+            due: None,
+            starved: 0,
+            underlay_mtu: USUAL_MTU,
+        }
     }
 
     /// Follows a new list of peers. What is known of those that stay is kept; a new one answers until it does not.
-    pub(crate) fn follow(&mut self, vteps: &[Ipv4Addr], now: u64, out: &mut impl Output) {
+    ///
+    /// `underlay_mtu` is the interface's, in bytes; 0: unknown.
+    pub(crate) fn follow(
+        &mut self,
+        vteps: &[Ipv4Addr],
+        underlay_mtu: u16,
+        seals: &mut Seals,
+        now: u64,
+        out: &mut impl Output,
+    ) {
         let mut vteps = vteps.to_vec();
         vteps.sort_unstable();
         vteps.dedup();
+        self.underlay_mtu = if underlay_mtu == 0 { USUAL_MTU } else { underlay_mtu };
         let kept = |vtep: &Ipv4Addr| self.find(*vtep).map(|at| self.peers[at].clone());
-        self.peers = vteps.iter().map(|vtep| kept(vtep).unwrap_or_else(|| Peer::new(*vtep, now))).collect();
+        let new = |vtep: &Ipv4Addr| Peer::new(*vtep, self.underlay_mtu, now);
+        self.peers = vteps.iter().map(|vtep| kept(vtep).unwrap_or_else(|| new(vtep))).collect();
+        for peer in &mut self.peers {
+            peer.mtu.set_most(self.underlay_mtu, now);
+            seals.set_path_mtu(peer.vtep, peer.mtu.limit());
+        }
         self.due = match self.due {
             _ if self.peers.is_empty() => None,
             Some(due) => Some(due),
@@ -108,7 +137,7 @@ impl Probes {
     }
 
     /// Asks those whose turn it is and judges those that were not heard. Too early a call does nothing.
-    pub(crate) fn handle_timeout(&mut self, now: u64, out: &mut impl Output) {
+    pub(crate) fn handle_timeout(&mut self, seals: &mut Seals, now: u64, out: &mut impl Output) {
         let Some(due) = self.due.filter(|due| *due <= now) else { return };
         let is_round = self.next_round <= now;
         self.take_lateness(now, now - due, is_round);
@@ -123,44 +152,65 @@ impl Probes {
                 self.nonces += 1;
                 let nonce = nonce(self.seed, self.nonces);
                 peer.ask(nonce, now);
-                out.datagram(peer.vtep, &Probe::Ask(nonce).datagram());
+                // Without a session nobody is asked, and nobody answers.
+                seals.ask(peer.vtep, nonce, 0, now, out);
+            }
+            if peer.mtu.due() <= now {
+                ask_sizes(peer, (self.seed, &mut self.nonces), seals, now, out);
             }
         }
         let wanted = self.peers.iter().filter_map(|peer| peer.next_turn(limit));
-        self.due = wanted.chain([self.next_round]).min().map(|due| due.max(now + 1));
+        let sizes = self.peers.iter().map(|peer| peer.mtu.due());
+        self.due = wanted.chain(sizes).chain([self.next_round]).min().map(|due| due.max(now + 1));
         if has_news {
             self.tell(out);
         }
     }
 
-    /// A datagram that [is](Probe::is) a probe.
-    pub(crate) fn handle_datagram(
+    /// A peer asked, and is answered.
+    pub(crate) fn asked(
         &mut self,
-        from: Ipv4Addr,
-        datagram: &[u8],
+        by: Ipv4Addr,
+        nonce: u64,
+        seals: &mut Seals,
+        now: u64,
+        out: &mut impl Output,
+    ) {
+        if let Some(at) = self.find(by) {
+            self.peers[at].introduce(now);
+        }
+        seals.answer(by, nonce, now, out);
+    }
+
+    /// A peer answered.
+    pub(crate) fn answered(
+        &mut self,
+        by: Ipv4Addr,
+        nonce: u64,
+        seals: &mut Seals,
         now: u64,
         out: &mut impl Output,
     ) -> Result<(), DropReason> {
-        let probe = Probe::parse(datagram).ok_or(DropReason::ProbeMalformed)?;
-        let at = self.find(from).ok_or(DropReason::ProbeFromStranger)?;
-        match probe {
-            Probe::Ask(nonce) => {
-                self.peers[at].introduce(now);
-                out.datagram(from, &Probe::Answer(nonce).datagram());
+        let at = self.find(by).ok_or(DropReason::ProbeUnasked)?;
+        let peer = &mut self.peers[at];
+        if let Some(returns) = peer.answer(nonce, now) {
+            if returns {
+                self.tell(out);
             }
-            Probe::Answer(nonce) => {
-                let returns = self.peers[at].answer(nonce, now).ok_or(DropReason::ProbeUnasked)?;
-                if returns {
-                    self.tell(out);
-                }
-            }
+            return Ok(());
         }
+        if !peer.mtu.answer(nonce, now) {
+            return Err(DropReason::ProbeUnasked);
+        }
+        seals.set_path_mtu(by, peer.mtu.limit());
+        let due = peer.mtu.due();
+        self.due = self.due.map(|earliest| earliest.min(due.max(now + 1)));
         Ok(())
     }
 
     /// In the order of the peers' addresses; `epoch` is when the engine's time began.
-    pub(crate) fn stats(&self, epoch: Option<Instant>) -> Vec<PathStats> {
-        self.peers.iter().map(|peer| peer.stats(epoch)).collect()
+    pub(crate) fn stats(&self, seals: &Seals, epoch: Option<Instant>) -> Vec<PathStats> {
+        self.peers.iter().map(|peer| peer.stats(seals.stats(peer.vtep, epoch), epoch)).collect()
     }
 
     fn take_lateness(&mut self, now: u64, late: u64, is_round: bool) {
@@ -183,6 +233,27 @@ impl Probes {
     fn find(&self, vtep: Ipv4Addr) -> Option<usize> {
         self.peers.binary_search_by_key(&vtep, |peer| peer.vtep).ok()
     }
+}
+
+/// Asks for sizes, in as many questions as there are of them.
+fn ask_sizes(
+    peer: &mut Peer,
+    (seed, nonces): (u64, &mut u64),
+    seals: &mut Seals,
+    now: u64,
+    out: &mut impl Output,
+) {
+    if !seals.has_session(peer.vtep, now) {
+        return peer.mtu.postpone(now);
+    }
+    let is_large = seals.take_large(peer.vtep);
+    for size in peer.mtu.turn(now, is_large, peer.last_heard()) {
+        *nonces += 1;
+        let nonce = nonce(seed, *nonces);
+        peer.mtu.note_asked(nonce, size, now);
+        seals.ask(peer.vtep, nonce, size, now, out);
+    }
+    seals.set_path_mtu(peer.vtep, peer.mtu.limit());
 }
 
 /// SipHash: a peer that sees its own nonces learns neither another's nor the seed.

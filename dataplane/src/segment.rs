@@ -16,31 +16,55 @@ use std::ops::Range;
 
 const MAX_HEADERS: usize = ethernet::HEADER_LEN + ipv4::MAX_HEADER_LEN + tcp::MAX_HEADER_LEN;
 
-/// Cuts a packet into complete frames no larger than its limit and hands each to `emit`: the buffer,
-/// and where the frame is in it. Nothing before a frame is needed any more.
-pub(crate) fn pieces(packet: Packet<'_>, mut emit: impl FnMut(&mut [u8], Range<usize>)) {
+/// What whoever takes the pieces needs of their transport checksums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sums {
+    /// They are complete.
+    Full,
+    /// What the kernel left partial may stay so, where it is told.
+    Partial,
+}
+
+/// Cuts a packet into frames no larger than its limit and hands each to `emit`: the buffer, where the frame is in it,
+/// and where in the frame the transport header begins if its checksum is partial. Nothing before a frame is needed any
+/// more.
+pub(crate) fn pieces(
+    packet: Packet<'_>,
+    sums: Sums,
+    mut emit: impl FnMut(&mut [u8], Range<usize>, Option<u16>),
+) {
     let limit = packet.limit;
-    let mut fit = |buf: &mut [u8], range: Range<usize>| {
+    let transport_at = ethernet::HEADER_LEN + packet.ip.header_len;
+    let headers = packet.ip.header_len + packet.transport_header_len();
+    // What has to be cut into fragments needs its checksum first: none of them could finish it.
+    let stays_partial = |largest: usize| sums == Sums::Partial && largest <= limit;
+    let mut fit = |buf: &mut [u8], range: Range<usize>, is_partial: bool| {
         if range.len() - ethernet::HEADER_LEN > limit {
-            fragment(buf, range, limit, &mut emit);
+            fragment(buf, range, limit, &mut |buf, range| emit(buf, range, None));
         } else {
-            emit(buf, range);
+            emit(buf, range, is_partial.then_some(transport_at as u16));
         }
     };
     match packet.offload {
-        Offload::None => fit(packet.buf, packet.range()),
+        Offload::None => fit(packet.buf, packet.range(), false),
         Offload::Checksum => {
             let mut packet = packet;
-            complete_checksum(&mut packet);
+            let is_partial = stays_partial(packet.ip.total_len);
+            if !is_partial {
+                complete_checksum(&mut packet);
+            }
             let range = packet.range();
-            fit(packet.buf, range);
+            fit(packet.buf, range, is_partial);
         }
         Offload::Tcp { mss, .. } => {
-            let headers = packet.ip.header_len + packet.transport_header_len();
             let mss = usize::from(mss).min(limit.saturating_sub(headers).max(1));
-            segment(packet, mss, fit);
+            let is_partial = stays_partial(headers + mss);
+            segment(packet, mss, is_partial, |buf, range| fit(buf, range, is_partial));
         }
-        Offload::Udp { size } => segment(packet, usize::from(size), fit),
+        Offload::Udp { size } => {
+            let is_partial = stays_partial(headers + usize::from(size));
+            segment(packet, usize::from(size), is_partial, |buf, range| fit(buf, range, is_partial));
+        }
     }
 }
 
@@ -55,7 +79,7 @@ fn complete_checksum(packet: &mut Packet<'_>) {
     packet.offload = Offload::None;
 }
 
-fn segment(packet: Packet<'_>, size: usize, mut emit: impl FnMut(&mut [u8], Range<usize>)) {
+fn segment(packet: Packet<'_>, size: usize, is_partial: bool, mut emit: impl FnMut(&mut [u8], Range<usize>)) {
     let ip = packet.ip;
     let transport_len = packet.transport_header_len();
     let headers = ethernet::HEADER_LEN + ip.header_len + transport_len;
@@ -77,17 +101,14 @@ fn segment(packet: Packet<'_>, size: usize, mut emit: impl FnMut(&mut [u8], Rang
         let total_len = packet.len();
         ipv4::set_len_and_id(packet, ip.header_len, total_len, ip.id.wrapping_add(nth));
         let payload = &mut packet[ip.header_len..];
-        if ip.protocol == ipv4::TCP {
+        let place = if ip.protocol == ipv4::TCP {
             stamp_tcp(payload, done as u32, is_last);
-            put_u16(payload, tcp::CHECKSUM, 0);
-            let full = checksum::transport(ip.src, ip.dst, ipv4::TCP, payload);
-            put_u16(payload, tcp::CHECKSUM, full);
+            tcp::CHECKSUM
         } else {
             put_u16(payload, udp::LENGTH, (udp::HEADER_LEN + len) as u16);
-            put_u16(payload, udp::CHECKSUM, 0);
-            let full = checksum::transport(ip.src, ip.dst, ipv4::UDP, payload);
-            put_u16(payload, udp::CHECKSUM, udp::nonzero(full));
-        }
+            udp::CHECKSUM
+        };
+        stamp_checksum(payload, place, &ip, is_partial);
         emit(buf, at..at + headers + len);
         if is_last {
             return;
@@ -95,6 +116,17 @@ fn segment(packet: Packet<'_>, size: usize, mut emit: impl FnMut(&mut [u8], Rang
         done += len;
         nth = nth.wrapping_add(1);
     }
+}
+
+fn stamp_checksum(payload: &mut [u8], place: usize, ip: &ipv4::Header, is_partial: bool) {
+    let sum = if is_partial {
+        checksum::pseudo_header(ip.src, ip.dst, ip.protocol, payload.len())
+    } else {
+        put_u16(payload, place, 0);
+        let full = checksum::transport(ip.src, ip.dst, ip.protocol, payload);
+        if ip.protocol == ipv4::UDP { udp::nonzero(full) } else { full }
+    };
+    put_u16(payload, place, sum);
 }
 
 /// Makes a copy of the super-frame's TCP header the one of the segment that starts `done` bytes into

@@ -118,16 +118,53 @@ drop_reasons! {
 
     /// The VXLAN flags are not exactly the I flag (RFC 7348 §5).
     VxlanFlags = "vxlan_flags",
-    /// Marked as sealed, and this network is not.
+    /// The reserved byte after the VNI is none that is sent.
+    VxlanMark = "vxlan_mark",
+    /// Sealed, and this node knows the network as a plain one.
     VxlanSealed = "vxlan_sealed",
+    /// Plain, and the network is a sealed one.
+    Unsealed = "unsealed",
     /// No network of the snapshot has the VNI.
     UnknownVni = "unknown_vni",
     /// The sender is no VTEP of the network.
     UnknownVtep = "unknown_vtep",
-    /// Marked as a path probe, and none that an engine sends.
-    ProbeMalformed = "probe_malformed",
-    /// A path probe from an address that is no peer's VTEP.
-    ProbeFromStranger = "probe_from_stranger",
+
+    /// A frame for a VTEP that is no peer, which there is no session with.
+    PeerUnknown = "peer_unknown",
+    /// A frame that waited for a session for too long.
+    NoSession = "no_session",
+    /// A frame that was one too many to wait for a session.
+    BridgeFull = "bridge_full",
+    /// Sealed from an address that is no peer's VTEP.
+    SealStranger = "seal_stranger",
+    /// Sealed in a session that this node does not have with the sender: one of before a restart, or none at all.
+    SessionUnknown = "session_unknown",
+    /// Sealed in a session that is past its time.
+    SessionExpired = "session_expired",
+    /// Sealed with a counter that has come already, or too far behind the newest.
+    Replayed = "replayed",
+    /// Not what the peer sealed.
+    SealBroken = "seal_broken",
+    /// Sealed by the peer, and nothing that an engine seals.
+    SealMalformed = "seal_malformed",
+
+    /// Marked as a handshake, and none that an engine sends.
+    HandshakeMalformed = "handshake_malformed",
+    /// A handshake from an address that is no peer's VTEP.
+    HandshakeStranger = "handshake_stranger",
+    /// A handshake by somebody who does not know this node's key.
+    HandshakeMac = "handshake_mac",
+    /// One handshake too many: the sender is asked to prove its address, or to wait.
+    HandshakeLimited = "handshake_limited",
+    /// A handshake that the peer of this address did not make.
+    HandshakeForged = "handshake_forged",
+    /// An initiation that has come already, or is older than one that has.
+    HandshakeReplayed = "handshake_replayed",
+    /// An initiation that does not show that it is new: of before this node's start, or the first after its sender's.
+    HandshakeStale = "handshake_stale",
+    /// A response or a cookie to an initiation that is not under way.
+    HandshakeUnasked = "handshake_unasked",
+
     /// The answer to a path probe that was not sent to this peer, was answered before, or is long past.
     ProbeUnasked = "probe_unasked",
 

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
+mod identity;
+
 use etherparse::PacketBuilder;
+use identity::{identity, public};
 use skep_dataplane::ids::{MacAddr, PortId, Vni};
 use skep_dataplane::snapshot::*;
 use skep_dataplane::{DropReason, Engine, HEADROOM, Output, VnetHdr};
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +24,6 @@ const PORT: PortId = PortId(1);
 struct Counted {
     frames: usize,
     datagrams: usize,
-    judgements: usize,
 }
 
 impl Output for Counted {
@@ -32,20 +35,32 @@ impl Output for Counted {
         self.datagrams += 1;
     }
 
-    fn reachability(&mut self, _: &[Ipv4Addr]) {
-        self.judgements += 1;
-    }
+    fn reachability(&mut self, _: &[Ipv4Addr]) {}
 }
 
-fn snapshot() -> Snapshot {
+/// Keeps the datagrams.
+#[derive(Default)]
+struct Kept(VecDeque<Vec<u8>>);
+
+impl Output for Kept {
+    fn frame(&mut self, _: PortId, _: VnetHdr, _: &[u8]) {}
+
+    fn datagram(&mut self, _: Ipv4Addr, datagram: &[u8]) {
+        self.0.push_back(datagram.to_vec());
+    }
+
+    fn reachability(&mut self, _: &[Ipv4Addr]) {}
+}
+
+fn snapshot(policy: Policy) -> Snapshot {
     let endpoint =
         |ip, location| Endpoint { ip, mac: MacAddr::for_ip(ip), location, kind: EndpointKind::Container };
     let network = Network {
         vni: Vni::new(4097).unwrap(),
-        policy: Policy::Plain,
+        policy,
         subnet: "10.1.0.0/24".parse().unwrap(),
         gateway: Ipv4Addr::new(10, 1, 0, 1),
-        mtu: 1450,
+        mtu: 1500 - policy.overhead(),
         endpoints: vec![endpoint(CLIENT, Location::Local(PORT)), endpoint(REMOTE, Location::Remote(PEER))],
         services: vec![Service {
             vip: VIP,
@@ -54,7 +69,17 @@ fn snapshot() -> Snapshot {
         }],
         ingress: false,
     };
-    Snapshot { generation: 1, networks: vec![network], reserved: Vec::new(), vteps: vec![PEER] }
+    Snapshot {
+        generation: 1,
+        networks: vec![network],
+        reserved: Vec::new(),
+        peers: vec![peer(PEER, 2)],
+        underlay_mtu: 1500,
+    }
+}
+
+fn peer(vtep: Ipv4Addr, n: usize) -> Peer {
+    Peer { vtep, key: public(n) }
 }
 
 fn buffer(frame: &[u8]) -> Vec<u8> {
@@ -106,15 +131,14 @@ fn from_port() -> Vec<(VnetHdr, Vec<u8>)> {
 
 #[test]
 fn no_packet_allocates() {
-    let mut engine = Engine::new(1);
+    let mut engine = Engine::new(1, identity(1, 0));
     let mut out = Counted::default();
     let now = Instant::now();
-    engine.apply(Arc::new(snapshot()), now, &mut out);
+    engine.apply(Arc::new(snapshot(Policy::Plain)), now, &mut out);
     let frames = from_port();
     let reply = [&[8, 0, 0, 0, 0, 0x10, 0x01, 0][..], &udp(REMOTE, CLIENT, 53, 4001, b"answer")].concat();
     let mut buffers: Vec<Vec<u8>> = frames.iter().map(|(_, frame)| buffer(frame)).collect();
     let mut datagram = reply.clone();
-    let question = [8, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8];
 
     let info = allocation_counter::measure(|| {
         for round in 0..100 {
@@ -125,19 +149,105 @@ fn no_packet_allocates() {
             }
             datagram.copy_from_slice(&reply);
             engine.handle_datagram(PEER, &mut datagram, now, &mut out);
-            engine.handle_datagram(PEER, &mut question.clone(), now, &mut out);
-            engine.handle_timeout(now, &mut out);
-        }
-        // A peer that never answers is asked, and found silent.
-        for _ in 0..20 {
-            let now = engine.poll_timeout().unwrap();
-            engine.handle_timeout(now, &mut out);
         }
     });
     assert_eq!(info.count_total, 0, "{info:?}");
-    assert!(out.judgements == 1 && engine.stats().paths[0].silent);
     let stats = engine.stats();
     assert_eq!(stats.dropped(DropReason::NoFlow), 100, "the stray segment was reset");
-    assert!(out.datagrams >= 100 * (1 + 1 + 30 + 1), "{} datagrams", out.datagrams);
+    assert!(out.datagrams >= 100 * (1 + 1 + 30), "{} datagrams", out.datagrams);
     assert_eq!(out.frames, 100 * 3, "the answer, the reset, and the word about the size");
+}
+
+/// Both ends of a session, which has its first keys.
+struct Pair {
+    here: Engine,
+    there: Engine,
+    now: Instant,
+}
+
+const HERE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 1);
+const THEIR_PORT: PortId = PortId(9);
+
+impl Pair {
+    fn new() -> Self {
+        let (mut here, mut there) = (Engine::new(1, identity(1, 0)), Engine::new(2, identity(2, 0)));
+        let now = Instant::now();
+        let (mut to_there, mut to_here) = (Kept::default(), Kept::default());
+        let mut theirs = snapshot(Policy::Sealed);
+        theirs.peers = vec![peer(HERE, 1)];
+        for endpoint in &mut theirs.networks[0].endpoints {
+            endpoint.location = match endpoint.location {
+                Location::Local(_) => Location::Remote(HERE),
+                Location::Remote(_) => Location::Local(THEIR_PORT),
+            };
+        }
+        there.apply(Arc::new(theirs), now, &mut to_here);
+        here.apply(Arc::new(snapshot(Policy::Sealed)), now, &mut to_there);
+        let mut pair = Self { here, there, now };
+        pair.pass(Duration::from_secs(3));
+        pair
+    }
+
+    /// Both do what they do by themselves, and hear each other at once.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            let due = [&self.here, &self.there].into_iter().filter_map(Engine::poll_timeout).min();
+            let Some(due) = due.filter(|due| *due <= until) else { break };
+            self.now = self.now.max(due);
+            let (mut to_there, mut to_here) = (Kept::default(), Kept::default());
+            self.here.handle_timeout(self.now, &mut to_there);
+            self.there.handle_timeout(self.now, &mut to_here);
+            while let Some((mut datagram, is_theirs)) = next(&mut to_here, &mut to_there) {
+                match is_theirs {
+                    true => self.here.handle_datagram(PEER, &mut datagram, self.now, &mut to_there),
+                    false => self.there.handle_datagram(HERE, &mut datagram, self.now, &mut to_here),
+                }
+            }
+        }
+        self.now = until;
+    }
+}
+
+fn next(to_here: &mut Kept, to_there: &mut Kept) -> Option<(Vec<u8>, bool)> {
+    let theirs = to_here.0.pop_front().map(|datagram| (datagram, true));
+    theirs.or_else(|| Some((to_there.0.pop_front()?, false)))
+}
+
+/// What two engines need memory for is agreeing on keys, every two minutes.
+#[test]
+fn no_sealed_packet_allocates() {
+    let Pair { mut here, mut there, now } = Pair::new();
+    let mut answers = Kept::default();
+    let answer = udp(REMOTE, CLIENT, 53, 4000, b"answer");
+    for _ in 0..100 {
+        there.handle_frame(THEIR_PORT, VnetHdr::default(), &mut buffer(&answer), now, &mut answers);
+    }
+    assert_eq!(answers.0.len(), 100);
+    let frames = from_port();
+    let mut buffers: Vec<Vec<u8>> = frames.iter().map(|(_, frame)| buffer(frame)).collect();
+    let mut out = Counted::default();
+    let before = here.stats();
+
+    let info = allocation_counter::measure(|| {
+        for answer in &mut answers.0 {
+            for ((vnet, frame), buf) in frames.iter().zip(&mut buffers) {
+                buf[HEADROOM..].copy_from_slice(frame);
+                here.handle_frame(PORT, *vnet, buf, now, &mut out);
+            }
+            here.handle_datagram(PEER, answer, now, &mut out);
+        }
+        // Questions to a peer that does not answer any more, until it is silent.
+        for _ in 0..18 {
+            let now = here.poll_timeout().unwrap().min(now + Duration::from_millis(999));
+            here.handle_timeout(now, &mut out);
+        }
+    });
+    assert_eq!(info.count_total, 0, "{info:?}");
+    assert!(out.datagrams >= 100 * (1 + 1 + 30), "{} datagrams", out.datagrams);
+    assert_eq!(out.frames, 100 * 3, "the answer, the reset, and the word about the size");
+    let session = |stats: skep_dataplane::Stats| stats.paths[0].session.clone();
+    let (before, after) = (session(before), session(here.stats()));
+    assert!(after.datagrams_sent - before.datagrams_sent >= 100 * 32, "{after:?}");
+    assert_eq!(after.datagrams_received - before.datagrams_received, 100);
 }

@@ -3,8 +3,11 @@
 #![cfg(feature = "io")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
+mod identity;
+
+use identity::{identity, public};
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
-use skep_dataplane::snapshot::Snapshot;
+use skep_dataplane::snapshot::{Peer, Snapshot};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,9 +56,14 @@ fn dropped(handle: &Handle) -> u64 {
 fn garbage_is_counted_to_the_last_datagram_and_logged_nowhere() {
     tracing::subscriber::set_global_default(Count).unwrap();
     let port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port();
-    let config = WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port, seed: 1 };
+    let config = WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port, seed: 1, identity: identity(1, 0) };
     let handle = Worker::spawn(config, |_| ()).unwrap();
-    handle.publish(Arc::new(Snapshot { vteps: vec![MEMBER], ..Snapshot::default() })).unwrap();
+    handle
+        .publish(Arc::new(Snapshot {
+            peers: vec![Peer { vtep: MEMBER, key: public(2) }],
+            ..Snapshot::default()
+        }))
+        .unwrap();
     let senders = [STRANGER, MEMBER].map(|ip| UdpSocket::bind((ip, port)).unwrap());
     let garbage: [&[u8]; 6] = [
         b"",
@@ -63,7 +71,7 @@ fn garbage_is_counted_to_the_last_datagram_and_logged_nowhere() {
         &[0; 60],
         &[8, 0, 0, 0, 0, 0x10, 0x01, 0, 0xff, 0xff],
         &[8, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 1],
-        &[8, 0, 0, 0, 0, 0, 0, 2, 9],
+        &[8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9],
     ];
     for sent in 0..DATAGRAMS {
         let sender = &senders[(sent / garbage.len() as u64 % 2) as usize];

@@ -1,6 +1,7 @@
 //! One node's engine with an overlay, a published service and two peers, and a judge of all it puts out.
 
 use skep_dataplane::ids::{MacAddr, PortId, Vni};
+use skep_dataplane::seal::{Identity, SecretKey, Suite};
 use skep_dataplane::snapshot::{
     Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
     Snapshot,
@@ -9,6 +10,7 @@ use skep_dataplane::{Engine, HEADROOM, Output, VnetHdr};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 const OVERLAY: u32 = 4097;
 const INGRESS: u32 = 4096;
@@ -101,6 +103,11 @@ impl Sender {
     }
 }
 
+pub(crate) fn identity(n: u8) -> Identity {
+    let key = SecretKey::from_bytes(Zeroizing::new([n; 32]));
+    Identity { key, suite: Suite::default(), context: Vec::new(), entropy: Zeroizing::new([n; 32]) }
+}
+
 pub(crate) struct World {
     engine: Engine,
     now: Instant,
@@ -108,7 +115,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let mut world = Self { engine: Engine::with_flow_capacity(7, FLOWS), now: Instant::now() };
+        let mut world =
+            Self { engine: Engine::with_flow_capacity(7, identity(1), FLOWS), now: Instant::now() };
         let now = world.now;
         world.engine.apply(Arc::new(snapshot()), now, &mut Judge::new(usize::MAX));
         world
@@ -284,7 +292,8 @@ fn snapshot() -> Snapshot {
             },
         ],
         reserved: ["10.0.0.0/24", "10.1.0.0/24"].map(|range| range.parse().expect("a subnet")).to_vec(),
-        vteps: PEERS.to_vec(),
+        peers: Vec::new(),
+        underlay_mtu: 1500,
         ..Snapshot::default()
     }
 }

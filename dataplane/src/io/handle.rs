@@ -174,15 +174,65 @@ impl Drop for Link {
 mod tests {
     use super::super::{Holder, Process};
     use super::*;
-    use std::net::UdpSocket;
-    use std::time::Duration;
+    use crate::seal::{SecretKey, Suite};
+    use crate::snapshot::Peer;
+    use std::net::{IpAddr, UdpSocket};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+    use zeroize::Zeroizing;
 
     fn free_port() -> u16 {
         UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
     }
 
+    fn identity(n: u8) -> Identity {
+        let key = SecretKey::from_bytes(Zeroizing::new([n; 32]));
+        let entropy = Zeroizing::new([n; 32]);
+        Identity { key, suite: Suite::default(), context: Vec::new(), entropy }
+    }
+
     fn config(port: u16) -> WorkerConfig {
-        WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port, seed: 1 }
+        WorkerConfig { vtep: Ipv4Addr::LOCALHOST, port, seed: 1, identity: identity(1) }
+    }
+
+    /// A peer of another host: an engine on a socket of its own, for a host has one VTEP.
+    struct Answering {
+        engine: Engine,
+        socket: Sent,
+    }
+
+    struct Sent(UdpSocket, u16);
+
+    impl crate::Output for Sent {
+        fn frame(&mut self, _: PortId, _: crate::VnetHdr, _: &[u8]) {}
+
+        fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
+            self.0.send_to(datagram, (to, self.1)).unwrap();
+        }
+
+        fn reachability(&mut self, _: &[Ipv4Addr]) {}
+    }
+
+    impl Answering {
+        fn new((vtep, port): (Ipv4Addr, u16), n: u8, snapshot: Arc<Snapshot>) -> Self {
+            let socket = UdpSocket::bind((vtep, port)).unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+            let (mut engine, mut socket) = (Engine::new(1, identity(n)), Sent(socket, port));
+            engine.apply(snapshot, Instant::now(), &mut socket);
+            Self { engine, socket }
+        }
+
+        fn run(mut self, until: &AtomicBool) {
+            let mut buffer = vec![0; 1 << 16];
+            while !until.load(Ordering::Relaxed) {
+                if let Ok((len, from)) = self.socket.0.recv_from(&mut buffer) {
+                    let IpAddr::V4(from) = from.ip() else { continue };
+                    let now = Instant::now();
+                    self.engine.handle_datagram(from, &mut buffer[..len], now, &mut self.socket);
+                }
+                self.engine.handle_timeout(Instant::now(), &mut self.socket);
+            }
+        }
     }
 
     #[test]
@@ -230,19 +280,23 @@ mod tests {
         let (said, heard) = std::sync::mpsc::channel();
         let handle = Worker::spawn(config(port), move |silent| _ = said.send(silent.to_vec())).unwrap();
         let vtep = Ipv4Addr::new(127, 0, 0, 2);
-        let peer = UdpSocket::bind((vtep, port)).unwrap();
-        let snapshot = Snapshot { vteps: vec![vtep], ..Snapshot::default() };
-        handle.publish(Arc::new(snapshot)).unwrap();
+        let knowing = |vtep, n| {
+            let peers = vec![Peer { vtep, key: identity(n).key.public() }];
+            Arc::new(Snapshot { peers, underlay_mtu: 9_000, ..Snapshot::default() })
+        };
+        handle.publish(knowing(vtep, 2)).unwrap();
         let patience = Duration::from_secs(10);
         assert_eq!(heard.recv_timeout(patience), Ok(vec![vtep]), "it has never answered");
-        let mut question = [0; 17];
-        while heard.try_recv() != Ok(vec![]) {
-            let (_, asker) = peer.recv_from(&mut question).unwrap();
-            question[8] = 2;
-            peer.send_to(&question, asker).unwrap();
-        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let peer = Answering::new((vtep, port), 2, knowing(Ipv4Addr::LOCALHOST, 1));
+        let until = stop.clone();
+        let thread = thread::spawn(move || peer.run(&until));
+        assert_eq!(heard.recv_timeout(patience), Ok(vec![]), "it answers");
+        stop.store(true, Ordering::Relaxed);
+        thread.join().unwrap();
         assert_eq!(heard.recv_timeout(patience), Ok(vec![vtep]), "it has stopped to answer");
-        let path = handle.stats().unwrap().engine.paths[0];
+        let path = &handle.stats().unwrap().engine.paths[0];
         assert!(path.silent && path.answered >= 2 && path.asked > path.answered, "{path:?}");
+        assert_eq!((path.session.handshakes, path.mtu), (1, 9_000));
     }
 }

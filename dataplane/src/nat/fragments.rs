@@ -80,6 +80,14 @@ struct Held {
     bytes: Box<[u8]>,
 }
 
+/// A fragment whose first one has come. Its bytes are [given back](Fragments::give_back).
+pub(crate) struct Ready {
+    pub(crate) origin: Origin,
+    pub(crate) vni: u32,
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) len: usize,
+}
+
 pub(crate) struct Fragments {
     seed: u64,
     entries: Box<[Option<Entry>]>,
@@ -160,14 +168,14 @@ impl Fragments {
     }
 
     /// A held buffer whose first fragment came, and its length; to be given back.
-    pub(crate) fn take_ready(&mut self) -> Option<(Origin, Box<[u8]>, usize)> {
+    pub(crate) fn take_ready(&mut self) -> Option<Ready> {
         if self.ready == 0 {
             return None;
         }
         let at = self.held.iter().position(|held| held.is_ready)?;
         self.ready -= 1;
         let held = self.held.remove(at);
-        Some((held.origin, held.bytes, held.len))
+        Some(Ready { origin: held.origin, vni: held.key.vni, bytes: held.bytes, len: held.len })
     }
 
     pub(crate) fn give_back(&mut self, bytes: Box<[u8]>) {

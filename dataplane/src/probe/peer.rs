@@ -1,6 +1,8 @@
 //! [`Peer`]: one peer's questions and answers.
 
+use super::mtu::PathMtu;
 use super::{INTRODUCTION, PathStats, RETRY};
+use crate::seal::SessionStats;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ const ANSWERS_TO_RETURN: u64 = 2;
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) vtep: Ipv4Addr,
+    pub(super) mtu: PathMtu,
     /// Nonces by the number of their question modulo [`OPEN`], until answered.
     open: [Option<u64>; OPEN],
     asked: u64,
@@ -31,9 +34,10 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(vtep: Ipv4Addr, now: u64) -> Self {
+    pub(super) fn new(vtep: Ipv4Addr, underlay_mtu: u16, now: u64) -> Self {
         Self {
             vtep,
+            mtu: PathMtu::new(underlay_mtu, now),
             open: [None; OPEN],
             asked: 0,
             answered: 0,
@@ -45,6 +49,10 @@ impl Peer {
             last_answered: 0,
             in_a_row: 0,
         }
+    }
+
+    pub(super) fn last_heard(&self) -> Option<u64> {
+        self.last_heard
     }
 
     pub(super) fn is_silent(&self) -> bool {
@@ -113,7 +121,7 @@ impl Peer {
         self.quiet_since = self.quiet_since.max((self.quiet_since + late).min(now));
     }
 
-    pub(super) fn stats(&self, epoch: Option<Instant>) -> PathStats {
+    pub(super) fn stats(&self, session: SessionStats, epoch: Option<Instant>) -> PathStats {
         let last_heard = epoch.zip(self.last_heard);
         PathStats {
             peer: self.vtep,
@@ -121,8 +129,8 @@ impl Peer {
             answered: self.answered,
             last_heard: last_heard.map(|(epoch, heard)| epoch + Duration::from_millis(heard)),
             silent: self.is_silent,
-            mtu: 1500,
-            session: Default::default(),
+            mtu: self.mtu.limit(),
+            session,
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::engine::Output;
 use crate::ids::{MacAddr, PortId};
 use crate::index::NetworkIndex;
 use crate::packet::Packet;
-use crate::segment;
+use crate::segment::{self, Sums};
 use crate::snapshot::Location;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::ethernet;
@@ -48,7 +48,9 @@ impl<O: Output> Pass<'_, O> {
             self.write(port, vnet, packet.frame());
             return;
         }
-        segment::pieces(packet, |buf, frame| self.write(port, VnetHdr::default(), &buf[frame]));
+        segment::pieces(packet, Sums::Full, |buf, frame, _| {
+            self.write(port, VnetHdr::default(), &buf[frame])
+        });
     }
 
     pub(super) fn write(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {

@@ -11,6 +11,7 @@ mod guard;
 mod hop;
 mod ingress;
 mod neigh;
+mod path;
 mod reply;
 mod reset;
 mod target;
@@ -20,14 +21,18 @@ use crate::counters::Counters;
 use crate::engine::{HEADROOM, Output};
 use crate::ids::PortId;
 use crate::index::{Index, NetworkIndex};
+use crate::mss;
 use crate::nat::Nat;
 use crate::packet::Packet;
-use crate::snapshot::{Endpoint, Location};
-use crate::tunnel;
+use crate::seal::Seals;
+use crate::snapshot::{Endpoint, Location, Policy};
+use crate::tunnel::{self, Underlay};
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::icmpv4::Error;
+use crate::wire::sealed::{self, Marks};
 use crate::wire::vnet::VnetHdr;
 use crate::wire::{ethernet, vxlan};
+use reply::Quote;
 use std::net::Ipv4Addr;
 
 /// The engine's parts, borrowed for one frame.
@@ -36,6 +41,7 @@ pub(crate) struct Pass<'a, O> {
     pub(crate) nat: &'a mut Nat,
     pub(crate) counters: &'a mut Counters,
     pub(crate) answers: &'a mut Answers,
+    pub(crate) seals: &'a mut Seals,
     /// Milliseconds since the engine's epoch.
     pub(crate) now: u64,
     pub(crate) out: &'a mut O,
@@ -64,9 +70,40 @@ impl<'a, O: Output> Pass<'a, O> {
         self.settle(result);
     }
 
-    /// `buf` is a datagram's whole payload.
-    pub(crate) fn datagram(&mut self, from: Ipv4Addr, buf: &mut [u8]) {
-        let result = self.switch_datagram(from, buf);
+    /// `buf` is a plain datagram's whole payload, of the network with this VNI.
+    pub(crate) fn plain(&mut self, from: Ipv4Addr, vni: u32, buf: &mut [u8]) {
+        let result = tunnel::of_plain(self.index, from, vni)
+            .and_then(|network| self.switch_peers(network, from, buf, vxlan::HEADER_LEN, None));
+        self.settle_peers(from, result);
+    }
+
+    /// `buf` is an opened datagram up to its frame's end.
+    pub(crate) fn opened(&mut self, from: Ipv4Addr, vni: u32, marks: Marks, buf: &mut [u8]) {
+        let result = tunnel::of_sealed(self.index, from, vni, marks)
+            .and_then(|network| self.switch_peers(network, from, buf, sealed::FRAME_AT, Some(marks)));
+        self.settle_peers(from, result);
+    }
+
+    /// A peer's fragment that was held, behind room for a VXLAN header. It was let in when it came.
+    pub(crate) fn held_datagram(&mut self, from: Ipv4Addr, vni: u32, buf: &mut [u8]) {
+        let network = self.index.network(vni).filter(|network| network.has_vtep(from));
+        let result = network.ok_or(DropReason::UnknownVtep).and_then(|network| {
+            let marks = Marks { partial: None, ingress: network.ingress };
+            let marks = (network.policy == Policy::Sealed).then_some(marks);
+            self.switch_peers(network, from, buf, vxlan::HEADER_LEN, marks)
+        });
+        self.settle_peers(from, result);
+    }
+
+    /// The way to the underlay.
+    fn underlay(&mut self) -> Underlay<'_, O> {
+        Underlay { seals: self.seals, counters: self.counters, now: self.now, out: self.out }
+    }
+
+    fn settle_peers(&mut self, from: Ipv4Addr, result: Result<Verdict, DropReason>) {
+        if let Err(reason) = result {
+            self.seals.blame(from, reason);
+        }
         self.settle(result);
     }
 
@@ -102,30 +139,47 @@ impl<'a, O: Output> Pass<'a, O> {
             self.icmp_error(port, &packet, network.gateway, error);
             return Err(DropReason::FragmentationNeeded);
         }
+        // What the sender would be told is of the packet as it sent it.
+        let quote = self.is_narrow_for(network, &packet).then(|| Quote::of(&packet));
         let verdict = self.forward(network, sender, port, &mut packet)?;
+        if let (Verdict::Encapsulate(vtep), Some(quote)) = (verdict, &quote) {
+            self.fit_path(network, port, &packet, vtep, quote)?;
+        }
         self.carry_out(network, verdict, packet);
         Ok(verdict)
     }
 
-    fn switch_datagram(&mut self, from: Ipv4Addr, buf: &mut [u8]) -> Result<Verdict, DropReason> {
-        let network = tunnel::decapsulate(self.index, from, buf)?;
-        let frame = &mut buf[vxlan::HEADER_LEN..];
+    /// A peer's frame, at `buf[start..]`. `marks` are of a sealed one.
+    fn switch_peers(
+        &mut self,
+        network: &NetworkIndex,
+        from: Ipv4Addr,
+        buf: &mut [u8],
+        start: usize,
+        marks: Option<Marks>,
+    ) -> Result<Verdict, DropReason> {
+        let frame = &mut buf[start..];
         if frame.len() < ethernet::HEADER_LEN {
             return Err(DropReason::Truncated);
         }
         let sender = guard::peer(network, from, frame)?;
         match ethernet::ethertype(frame) {
-            ethernet::ARP => return self.answer_vtep(network, sender, from, buf),
+            ethernet::ARP => return self.answer_vtep(network, sender, from, buf, start),
             ethernet::IPV4 => {}
             ethernet::IPV6 => return Err(DropReason::Ipv6),
             _ => return Err(DropReason::UnknownEthertype),
         }
         guard::not_group(frame)?;
-        let mut packet = Packet::of_peer(buf, vxlan::HEADER_LEN, network.mtu)?;
+        let mut packet = match marks {
+            Some(marks) => Packet::of_sealed(buf, start, marks.partial)?,
+            None => Packet::of_peer(buf, start, network.mtu)?,
+        };
         guard::source(self.index, network, sender, packet.ip.src)?;
         if packet.ip.ttl == 0 {
             return Err(DropReason::TtlZero);
         }
+        // The answer to a SYN has to fit the way back.
+        mss::clamp(&mut packet, tunnel::path_limit(self.seals, network, from));
         let verdict = self.arrive(network, sender, from, &mut packet)?;
         // Split horizon: what came from the underlay never returns to it.
         if matches!(verdict, Verdict::Encapsulate(_)) {
@@ -157,7 +211,7 @@ impl<'a, O: Output> Pass<'a, O> {
     fn carry_out(&mut self, network: &NetworkIndex, verdict: Verdict, packet: Packet<'_>) {
         match verdict {
             Verdict::Deliver(port) => self.deliver(port, packet),
-            Verdict::Encapsulate(vtep) => tunnel::encapsulate(network, packet, vtep, self.out),
+            Verdict::Encapsulate(vtep) => self.underlay().encapsulate(network, packet, vtep),
             Verdict::Answered | Verdict::Held => {}
         }
     }

@@ -5,7 +5,6 @@ use crate::engine::Output;
 use crate::ids::{MacAddr, PortId};
 use crate::index::{NetworkIndex, Target};
 use crate::snapshot::{Endpoint, Location};
-use crate::tunnel;
 use crate::verdict::{DropReason, Verdict};
 use crate::wire::arp::{self, Arp};
 use crate::wire::vnet::VnetHdr;
@@ -41,15 +40,16 @@ impl<O: Output> Pass<'_, O> {
     }
 
     /// A peer that floods its questions, as a kernel vxlan device does, is told about the endpoints of
-    /// this node only.
+    /// this node only. Its frame begins at `start`, behind room for a VXLAN header.
     pub(super) fn answer_vtep(
         &mut self,
         network: &NetworkIndex,
         sender: &Endpoint,
         from: Ipv4Addr,
         datagram: &mut [u8],
+        start: usize,
     ) -> Result<Verdict, DropReason> {
-        let frame = &mut datagram[vxlan::HEADER_LEN..];
+        let frame = &mut datagram[start..];
         let question = question(frame)?;
         if question.sender != sender.ip || question.sender_mac != sender.mac {
             return Err(DropReason::SpoofedSource);
@@ -60,8 +60,8 @@ impl<O: Output> Pass<'_, O> {
         }
         answer(frame, &question, endpoint.mac);
         // An answer goes back the way, and under the policy, the question came.
-        let answer = &mut datagram[..vxlan::HEADER_LEN + FRAME_LEN];
-        tunnel::encapsulate_answer(network, answer, from, self.out);
+        let answer = &mut datagram[start - vxlan::HEADER_LEN..start + FRAME_LEN];
+        self.underlay().encapsulate_answer(network, answer, from);
         Ok(Verdict::Answered)
     }
 }

@@ -3,11 +3,11 @@
 use super::Pass;
 use super::reset::Reset;
 use crate::engine::Output;
-use crate::ids::PortId;
+use crate::ids::{MacAddr, PortId};
 use crate::nat::flow::Ends;
 use crate::packet::{Packet, Transport};
 use crate::verdict::DropReason;
-use crate::wire::icmpv4::{self, Error};
+use crate::wire::icmpv4::{self, Error, Message};
 use crate::wire::tcp::Segment;
 use crate::wire::vnet::VnetHdr;
 use crate::wire::{ethernet, ipv4, tcp};
@@ -15,9 +15,45 @@ use std::net::Ipv4Addr;
 
 /// RFC 1812 §4.3.2.3: an error quotes as much as fits without exceeding 576 bytes.
 const MAX_ERROR_LEN: usize = 576;
+const MAX_QUOTE_LEN: usize = MAX_ERROR_LEN - ipv4::MIN_HEADER_LEN - icmpv4::HEADER_LEN;
 
 const IP_AT: usize = ethernet::HEADER_LEN;
 const PAYLOAD_AT: usize = IP_AT + ipv4::MIN_HEADER_LEN;
+
+/// What an ICMP error says of the packet it is about.
+pub(super) struct Quote {
+    src: Ipv4Addr,
+    src_mac: MacAddr,
+    dst_mac: MacAddr,
+    may_be_answered: bool,
+    bytes: [u8; MAX_QUOTE_LEN],
+    len: usize,
+}
+
+impl Quote {
+    pub(super) fn of(packet: &Packet<'_>) -> Self {
+        let mut bytes = [0; MAX_QUOTE_LEN];
+        let len = packet.ip.total_len.min(MAX_QUOTE_LEN);
+        bytes[..len].copy_from_slice(&packet.ip_bytes()[..len]);
+        Self {
+            src: packet.ip.src,
+            src_mac: packet.src_mac(),
+            dst_mac: packet.dst_mac(),
+            may_be_answered: packet.ip.offset == 0 && !is_error(packet),
+            bytes,
+            len,
+        }
+    }
+}
+
+/// RFC 1122 §3.2.2: no error is ever about an error. Of ICMP, only the queries known here are none.
+fn is_error(packet: &Packet<'_>) -> bool {
+    let is_query = || {
+        let message = icmpv4::parse(packet.payload());
+        matches!(message, Some(Message::EchoRequest { .. } | Message::EchoReply { .. }))
+    };
+    packet.ip.protocol == ipv4::ICMP && !is_query()
+}
 
 impl<O: Output> Pass<'_, O> {
     /// Tells the sender that its packet goes nowhere: a reset for TCP, an ICMP error for the rest.
@@ -68,24 +104,20 @@ impl<O: Output> Pass<'_, O> {
         self.write(port, VnetHdr::default(), &reset.frame());
     }
 
-    /// RFC 1122 §3.2.2: never about an error; later fragments do not get here.
     pub(super) fn icmp_error(&mut self, port: PortId, packet: &Packet<'_>, speaker: Ipv4Addr, error: Error) {
-        let is_query = || {
-            matches!(
-                icmpv4::parse(packet.payload()),
-                Some(icmpv4::Message::EchoRequest { .. } | icmpv4::Message::EchoReply { .. })
-            )
-        };
-        if packet.ip.offset > 0 || packet.ip.protocol == ipv4::ICMP && !is_query() || !self.may_answer(port) {
+        self.tell(port, &Quote::of(packet), speaker, error);
+    }
+
+    pub(super) fn tell(&mut self, port: PortId, quote: &Quote, speaker: Ipv4Addr, error: Error) {
+        if !quote.may_be_answered || !self.may_answer(port) {
             return;
         }
         let mut frame = [0; ethernet::HEADER_LEN + MAX_ERROR_LEN];
-        let quoted = packet.ip.total_len.min(MAX_ERROR_LEN - ipv4::MIN_HEADER_LEN - icmpv4::HEADER_LEN);
-        let end = PAYLOAD_AT + icmpv4::HEADER_LEN + quoted;
-        frame[PAYLOAD_AT + icmpv4::HEADER_LEN..end].copy_from_slice(&packet.ip_bytes()[..quoted]);
+        let end = PAYLOAD_AT + icmpv4::HEADER_LEN + quote.len;
+        frame[PAYLOAD_AT + icmpv4::HEADER_LEN..end].copy_from_slice(&quote.bytes[..quote.len]);
         icmpv4::write_error(&mut frame[PAYLOAD_AT..end], error);
-        ipv4::write(&mut frame[IP_AT..], ipv4::ICMP, end - IP_AT, speaker, packet.ip.src);
-        ethernet::write(&mut frame, packet.src_mac(), packet.dst_mac(), ethernet::IPV4);
+        ipv4::write(&mut frame[IP_AT..], ipv4::ICMP, end - IP_AT, speaker, quote.src);
+        ethernet::write(&mut frame, quote.src_mac, quote.dst_mac, ethernet::IPV4);
         self.write(port, VnetHdr::default(), &frame[..end]);
     }
 

@@ -6,7 +6,6 @@ use crate::ids::MacAddr;
 use crate::index::{Index, NetworkIndex};
 use crate::nat::flow::{Direction, Ends, Flow};
 use crate::snapshot::Location;
-use crate::tunnel;
 use crate::wire::vnet::VnetHdr;
 use crate::wire::{checksum, ethernet, ipv4, put_u16, tcp, vxlan};
 
@@ -85,7 +84,7 @@ impl<O: Output> Pass<'_, O> {
             Location::Remote(vtep) => {
                 let mut datagram = [0; vxlan::HEADER_LEN + FRAME_LEN];
                 datagram[vxlan::HEADER_LEN..].copy_from_slice(&frame);
-                tunnel::encapsulate_answer(network, &mut datagram, vtep, self.out);
+                self.underlay().encapsulate_answer(network, &mut datagram, vtep);
             }
         }
     }

@@ -8,7 +8,7 @@ pub(crate) mod checksum;
 pub(crate) mod ethernet;
 pub(crate) mod icmpv4;
 pub(crate) mod ipv4;
-pub(crate) mod probe;
+pub(crate) mod sealed;
 pub(crate) mod tcp;
 pub(crate) mod udp;
 pub(crate) mod vnet;

@@ -7,12 +7,11 @@
 //! |                VXLAN Network Identifier (VNI) |     mark      |
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
-//! The mark is zero in RFC 7348. Any other value means that what follows is sealed, or with no VNI a path
-//! [probe](super::probe): kernel VTEPs drop both whatever extensions they have on, which they do not for a bit in the
-//! first word.
+//! The mark is zero in RFC 7348; 1 means that what follows is [sealed](super::sealed). Kernel VTEPs drop a frame with
+//! any other value than zero whatever extensions they have on, which they do not for a bit in the first word.
 
 use super::u32_at;
-use crate::ids::Vni;
+use crate::tunnel::PlainVni;
 use crate::verdict::DropReason;
 
 pub(crate) const HEADER_LEN: usize = 8;
@@ -20,8 +19,17 @@ pub(crate) const HEADER_LEN: usize = 8;
 /// The I flag alone. A receiver that ignored other bits would take extensions it does not know for plain frames.
 const FLAGS: u32 = 0x0800_0000;
 
-/// The VNI of a plain frame.
-pub(crate) fn parse(datagram: &[u8]) -> Result<u32, DropReason> {
+const SEALED: u32 = 1;
+
+/// Which of the two ways a datagram travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// The VNI of the frame that follows.
+    Plain(u32),
+    Sealed,
+}
+
+pub(crate) fn parse(datagram: &[u8]) -> Result<Mark, DropReason> {
     if datagram.len() < HEADER_LEN {
         return Err(DropReason::Truncated);
     }
@@ -29,35 +37,52 @@ pub(crate) fn parse(datagram: &[u8]) -> Result<u32, DropReason> {
         return Err(DropReason::VxlanFlags);
     }
     let word = u32_at(datagram, 4);
-    if word & 0xff != 0 {
-        return Err(DropReason::VxlanSealed);
+    match word & 0xff {
+        0 => Ok(Mark::Plain(word >> 8)),
+        SEALED => Ok(Mark::Sealed),
+        _ => Err(DropReason::VxlanMark),
     }
-    Ok(word >> 8)
 }
 
-pub(crate) fn write_plain(header: &mut [u8], vni: Vni) {
+/// Takes a VNI whose network is plain: no other can be written this way.
+pub(crate) fn write_plain(header: &mut [u8], vni: PlainVni) {
+    write(header, vni.vni().as_u32() << 8);
+}
+
+pub(crate) fn write_sealed(header: &mut [u8], vni: u32) {
+    write(header, vni << 8 | SEALED);
+}
+
+fn write(header: &mut [u8], word: u32) {
     header[..4].copy_from_slice(&FLAGS.to_be_bytes());
-    header[4..HEADER_LEN].copy_from_slice(&(vni.as_u32() << 8).to_be_bytes());
+    header[4..HEADER_LEN].copy_from_slice(&word.to_be_bytes());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Vni;
+    use crate::snapshot::Policy;
+    use crate::tunnel::Way;
 
     #[test]
     fn is_laid_out_as_in_rfc_7348() {
         let mut header = [0xaa; 8];
-        write_plain(&mut header, Vni::new(0x12_3456).unwrap());
+        let Way::Plain(vni) = Way::of(Vni::new(0x12_3456).unwrap(), Policy::Plain) else { panic!() };
+        write_plain(&mut header, vni);
         assert_eq!(header, [0x08, 0, 0, 0, 0x12, 0x34, 0x56, 0]);
-        assert_eq!(parse(&header), Ok(0x12_3456));
+        assert_eq!(parse(&header), Ok(Mark::Plain(0x12_3456)));
+        write_sealed(&mut header, 0x12_3456);
+        assert_eq!(header, [0x08, 0, 0, 0, 0x12, 0x34, 0x56, 1]);
+        assert_eq!(parse(&header), Ok(Mark::Sealed));
     }
 
     #[test]
-    fn refuses_other_flags_and_the_mark_of_a_sealed_frame() {
+    fn refuses_other_flags_and_other_marks() {
         assert_eq!(parse(&[0, 0, 0, 0, 0, 0, 1, 0]), Err(DropReason::VxlanFlags));
         assert_eq!(parse(&[0x0c, 0, 0, 0, 0, 0, 1, 0]), Err(DropReason::VxlanFlags));
         assert_eq!(parse(&[0x08, 0, 0, 1, 0, 0, 1, 0]), Err(DropReason::VxlanFlags));
-        assert_eq!(parse(&[0x08, 0, 0, 0, 0, 0, 1, 1]), Err(DropReason::VxlanSealed));
+        assert_eq!(parse(&[0x08, 0, 0, 0, 0, 0, 1, 2]), Err(DropReason::VxlanMark));
         assert_eq!(parse(&[0x08, 0, 0, 0, 0, 0, 1]), Err(DropReason::Truncated));
     }
 }

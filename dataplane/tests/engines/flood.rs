@@ -106,7 +106,8 @@ fn snapshot() -> Snapshot {
 
 impl Node {
     fn new() -> Self {
-        let (mut engine, now, mut out) = (Engine::new(11), Instant::now(), Last::default());
+        let (mut engine, now, mut out) =
+            (Engine::new(11, crate::identity::identity(1, 0)), Instant::now(), Last::default());
         engine.apply(Arc::new(snapshot()), now, &mut out);
         Self { engine, now, out, buf: vec![0; HEADROOM] }
     }

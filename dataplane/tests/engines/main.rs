@@ -8,6 +8,8 @@ mod forgery;
 mod fragments;
 mod fuzz;
 mod gateway;
+#[path = "../identity/mod.rs"]
+mod identity;
 mod ingress;
 mod moves;
 mod offload;

@@ -1,5 +1,6 @@
 //! A few nodes, an underlay that delivers at once, and a clock that only tests move.
 
+use crate::identity::{identity, public};
 use etherparse::{IpNumber, Ipv4Slice, NetSlice, PacketBuilder, SlicedPacket, TcpHeader, TransportSlice};
 use skep_dataplane::ids::{MacAddr, PortId, Vni};
 use skep_dataplane::snapshot::*;
@@ -25,6 +26,8 @@ pub(crate) fn vtep(n: usize) -> Ipv4Addr {
 pub(crate) struct Cluster {
     pub(crate) networks: Vec<Overlay>,
     pub(crate) reserved: Vec<&'static str>,
+    /// Every network is.
+    pub(crate) is_sealed: bool,
 }
 
 #[derive(Clone)]
@@ -58,7 +61,7 @@ impl Overlay {
         self
     }
 
-    fn project(&self, node: usize) -> Network {
+    fn project(&self, node: usize, policy: Policy) -> Network {
         let endpoint = |(address, at, port, kind): &(&str, usize, u32, EndpointKind)| Endpoint {
             ip: ip(address),
             mac: MacAddr::for_ip(ip(address)),
@@ -67,7 +70,7 @@ impl Overlay {
         };
         Network {
             vni: Vni::new(self.vni).unwrap(),
-            policy: Policy::Plain,
+            policy,
             subnet: self.subnet.parse().unwrap(),
             gateway: ip(self.gateway),
             mtu: MTU,
@@ -76,6 +79,10 @@ impl Overlay {
             ingress: self.ingress,
         }
     }
+}
+
+pub(crate) fn peer(n: usize) -> Peer {
+    Peer { vtep: vtep(n), key: public(n) }
 }
 
 pub(crate) fn service(vip: &str, backends: &[&str], ports: ServicePorts) -> Service {
@@ -88,6 +95,7 @@ pub(crate) struct Sim {
     pub(crate) cluster: Cluster,
     engines: Vec<Engine>,
     generation: u64,
+    lives: u64,
     /// Frames handed to ports: node, port, virtio header, frame.
     inbox: Vec<(usize, PortId, VnetHdr, Vec<u8>)>,
     /// Every datagram that was on the underlay: from, to, payload.
@@ -118,13 +126,22 @@ impl Output for Collected {
 impl Sim {
     /// Nodes are numbered from 1.
     pub(crate) fn new(nodes: usize, networks: Vec<Overlay>) -> Self {
-        let cluster = Cluster { networks, reserved: vec!["10.0.0.0/8"] };
-        let engines = (0..nodes).map(|n| Engine::new(7 + n as u64)).collect();
+        Self::of(nodes, Cluster { networks, reserved: vec!["10.0.0.0/8"], is_sealed: false })
+    }
+
+    /// As [`Self::new`], with sealed networks, and sessions between all nodes.
+    pub(crate) fn sealed(nodes: usize, networks: Vec<Overlay>) -> Self {
+        Self::of(nodes, Cluster { networks, reserved: vec!["10.0.0.0/8"], is_sealed: true })
+    }
+
+    fn of(nodes: usize, cluster: Cluster) -> Self {
+        let engines = (0..nodes).map(|n| Engine::new(7 + n as u64, identity(n + 1, 0))).collect();
         let mut sim = Self {
             now: Instant::now(),
             cluster,
             engines,
             generation: 0,
+            lives: 0,
             inbox: Vec::new(),
             wire: Vec::new(),
         };
@@ -141,11 +158,17 @@ impl Sim {
 
     pub(crate) fn publish_to(&mut self, node: usize) {
         self.generation += 1;
+        let policy = if self.cluster.is_sealed { Policy::Sealed } else { Policy::Plain };
+        let peers = match self.cluster.is_sealed {
+            true => (1..=self.engines.len()).filter(|peer| *peer != node).map(peer).collect(),
+            false => Vec::new(),
+        };
         let snapshot = Arc::new(Snapshot {
             generation: self.generation,
-            networks: self.cluster.networks.iter().map(|network| network.project(node)).collect(),
+            networks: self.cluster.networks.iter().map(|network| network.project(node, policy)).collect(),
             reserved: self.cluster.reserved.iter().map(|range| range.parse().unwrap()).collect(),
-            vteps: Vec::new(),
+            peers,
+            underlay_mtu: 1500,
         });
         let mut out = Collected::default();
         self.engines[node - 1].apply(snapshot, self.now, &mut out);
@@ -154,7 +177,8 @@ impl Sim {
 
     /// A fresh engine in place of a node's, as after a crash.
     pub(crate) fn restart(&mut self, node: usize) {
-        self.engines[node - 1] = Engine::new(99);
+        self.lives += 1;
+        self.engines[node - 1] = Engine::new(99, identity(node, self.lives));
         self.publish_to(node);
     }
 

@@ -120,15 +120,17 @@ fn a_vtep_may_only_speak_for_its_own_endpoints_and_networks() {
     sim.inject(vtep(3), 1, &with(header, own.udp(1, 2, b"")));
     sim.inject(vtep(9), 1, &with(header, own.udp(1, 2, b"")));
     sim.inject(vtep(2), 1, &with([8, 0, 0, 0, 0, 0x55, 0, 0], own.udp(1, 2, b"")));
-    sim.inject(vtep(2), 1, &with([8, 0, 0, 0, 0, 0x10, 1, 1], own.udp(1, 2, b"")));
+    sim.inject(vtep(2), 1, &[8, 0, 0, 0, 0, 0x10, 1, 1]);
     sim.inject(vtep(2), 1, &with([0, 0, 0, 0, 0, 0x10, 1, 0], own.udp(1, 2, b"")));
+    sim.inject(vtep(2), 1, &with([8, 0, 0, 0, 0, 0x10, 1, 2], own.udp(1, 2, b"")));
     sim.assert_silent();
     for (reason, count) in [
         (DropReason::SpoofedMac, 1),
         (DropReason::SpoofedSource, 1),
         (DropReason::UnknownVtep, 2),
         (DropReason::UnknownVni, 1),
-        (DropReason::VxlanSealed, 1),
+        (DropReason::Truncated, 1),
+        (DropReason::VxlanMark, 1),
         (DropReason::VxlanFlags, 1),
     ] {
         assert_eq!(sim.dropped(1, reason), count, "{reason}");

@@ -18,6 +18,8 @@ mod churn;
 mod clients;
 mod figures;
 mod hostile;
+#[path = "../identity/mod.rs"]
+mod identity;
 mod judge;
 mod model;
 mod packet;

@@ -2,6 +2,7 @@
 
 use crate::clients::Conn;
 use crate::figures::Figures;
+use crate::identity::identity;
 use crate::judge::Input;
 use crate::model::Model;
 use crate::packet::Socket;
@@ -138,7 +139,7 @@ impl Run {
         let mut rng = Rng::new(seed);
         let nodes = rng.between(3, 6) as usize;
         let station = |n: usize| Station {
-            engine: Engine::with_flow_capacity(seed << 8 | n as u64, FLOWS),
+            engine: Engine::with_flow_capacity(seed << 8 | n as u64, identity(n, seed), FLOWS),
             revision: 0,
             generation: 0,
             silent: BTreeSet::new(),

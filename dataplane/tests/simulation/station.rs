@@ -1,6 +1,7 @@
 //! [`Station`]: a node's engine, and its agent: it makes snapshots of the revisions that reach it and carries out what
 //! the engine says.
 
+use crate::identity::identity;
 use crate::judge::Input;
 use crate::run::{Event, FLOWS, Life, Run};
 use crate::world::{Node, node_of, vtep};
@@ -90,7 +91,7 @@ impl Run {
         self.figures.restarts += 1;
         let seed = self.rng.next();
         let station = &mut self.stations[node - 1];
-        station.engine = Engine::with_flow_capacity(seed, FLOWS);
+        station.engine = Engine::with_flow_capacity(seed, identity(node, seed), FLOWS);
         station.silent.clear();
         self.model.restarted(node);
         self.publish(node, true);

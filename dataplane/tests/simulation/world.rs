@@ -1,10 +1,11 @@
 //! [`World`]: what the managers want, one revision of it, and what of it a node is told.
 
+use crate::identity::public;
 use ipnet::Ipv4Net;
 use skep_dataplane::ids::{MacAddr, PortId, Vni};
 use skep_dataplane::snapshot::{
-    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Policy, Service, ServicePorts,
-    Snapshot,
+    Backend, BackendState, Endpoint, EndpointKind, L4, Location, Network, Peer, Policy, Service,
+    ServicePorts, Snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -76,7 +77,8 @@ impl World {
             generation,
             networks: networks.collect(),
             reserved: nets.iter().map(|net| net.subnet).collect(),
-            vteps: (1..=nodes).filter(|peer| *peer != node).map(vtep).collect(),
+            peers: (1..=nodes).filter(|peer| *peer != node).map(peer).collect(),
+            underlay_mtu: MTU + Policy::Plain.overhead(),
         }
     }
 
@@ -110,6 +112,10 @@ impl World {
             ingress: net.ingress,
         }
     }
+}
+
+fn peer(node: Node) -> Peer {
+    Peer { vtep: vtep(node), key: public(node) }
 }
 
 pub(crate) fn vtep(node: Node) -> Ipv4Addr {
