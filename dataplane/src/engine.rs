@@ -97,6 +97,7 @@ impl Engine {
     ) {
         self.pass(now, out).frame(port, vnet, buf);
         self.release_held(now, out);
+        self.count_lost();
     }
 
     /// A UDP payload from the VTEP `from`; its first byte is the VXLAN header's. The buffer's contents

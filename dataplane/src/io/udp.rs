@@ -56,9 +56,11 @@ fn bind(ip: Ipv4Addr, port: u16) -> Result<Socket, UdpError> {
     Ok(socket)
 }
 
-/// VTEPs must not fragment (RFC 7348 §4.3): set DF, and let an oversize send fail with EMSGSIZE.
+/// VTEPs must not fragment (RFC 7348 §4.3): set DF, and let what is larger than the interface takes fail with EMSGSIZE.
+/// What routers are said to have said of the path counts for nothing (IP_PMTUDISC_PROBE, ip(7)): anybody may have said
+/// it, and the engine finds out for itself.
 fn never_fragment(socket: &Socket) -> io::Result<()> {
-    let value: libc::c_int = libc::IP_PMTUDISC_DO;
+    let value: libc::c_int = libc::IP_PMTUDISC_PROBE;
     // SAFETY: the descriptor is open, and pointer and length are those of a live int.
     let result = unsafe {
         libc::setsockopt(

@@ -52,6 +52,8 @@ pub(crate) struct Freshness {
     theirs: u64,
     /// A response or an accepted initiation brought it, so it was the peer's newest.
     is_confirmed: bool,
+    /// Which of the peer's lives it is in, as far as it has shown.
+    their_life: Option<u64>,
     /// Life and time of the newest initiation that was accepted.
     accepted: Option<(u64, u64)>,
     /// Of our own newest initiation.
@@ -61,8 +63,8 @@ pub(crate) struct Freshness {
 /// What an authentic initiation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// New: to be answered.
-    Fresh,
+    /// New: to be answered. `is_restarted`: the peer has forgotten what it knew, our token included.
+    Fresh { is_restarted: bool },
     /// Not to be answered, but its sender's token was learned: an initiation of our own is worth making.
     Introduced,
     /// Not to be answered.
@@ -76,6 +78,7 @@ impl Freshness {
             ours_before: 0,
             theirs: 0,
             is_confirmed: false,
+            their_life: None,
             accepted: None,
             last_time: 0,
         }
@@ -96,8 +99,9 @@ impl Freshness {
         let is_newest = claim.repeated == self.ours;
         let is_second_try = continues && claim.repeated != 0 && claim.repeated == self.ours_before;
         if is_newest || is_second_try {
+            let is_restarted = self.their_life.is_some_and(|life| life != claim.life);
             self.accept(claim, is_newest, entropy);
-            return Verdict::Fresh;
+            return Verdict::Fresh { is_restarted };
         }
         if self.is_confirmed || claim.token == 0 {
             return Verdict::Stale(DropReason::HandshakeStale);
@@ -108,6 +112,7 @@ impl Freshness {
 
     fn accept(&mut self, claim: &Claim, is_newest: bool, entropy: &mut Entropy) {
         self.accepted = Some((claim.life, claim.time));
+        self.their_life = Some(claim.life);
         self.theirs = claim.token;
         self.is_confirmed = true;
         if is_newest {
@@ -115,9 +120,12 @@ impl Freshness {
         }
     }
 
-    /// What our response says: the token to repeat next time.
-    pub(crate) fn response(&self) -> [u8; PAYLOAD_2_LEN] {
-        self.ours.to_be_bytes()
+    /// What our response says: the token to repeat next time, and which of our lives this is.
+    pub(crate) fn response(&self, life: u64) -> [u8; PAYLOAD_2_LEN] {
+        let mut bytes = [0; PAYLOAD_2_LEN];
+        bytes[..size_of::<u64>()].copy_from_slice(&self.ours.to_be_bytes());
+        bytes[size_of::<u64>()..].copy_from_slice(&life.to_be_bytes());
+        bytes
     }
 
     /// There is no session any more: whatever went wrong, a token may be learned again.
@@ -127,7 +135,10 @@ impl Freshness {
 
     /// The peer answered.
     pub(crate) fn answered(&mut self, payload: [u8; PAYLOAD_2_LEN]) {
-        self.theirs = u64::from_be_bytes(payload);
+        let (words, _) = payload.as_chunks::<{ size_of::<u64>() }>();
+        let [token, life] = [0, 1].map(|at| u64::from_be_bytes(words[at]));
+        self.theirs = token;
+        self.their_life = Some(life);
         self.is_confirmed = true;
     }
 }
@@ -157,11 +168,20 @@ mod tests {
             self.fresh.claim(self.life, self.now)
         }
 
+        fn response(&self) -> [u8; PAYLOAD_2_LEN] {
+            self.fresh.response(self.life)
+        }
+
+        fn is_fresh(&mut self, claim: Claim) -> bool {
+            matches!(self.judge(claim), Verdict::Fresh { .. })
+        }
+
         fn judge(&mut self, claim: Claim) -> Verdict {
             self.fresh.judge(&claim, &mut self.entropy)
         }
     }
 
+    const FRESH: Verdict = Verdict::Fresh { is_restarted: false };
     const REPLAYED: Verdict = Verdict::Stale(DropReason::HandshakeReplayed);
     const STALE: Verdict = Verdict::Stale(DropReason::HandshakeStale);
 
@@ -170,8 +190,8 @@ mod tests {
         let first = a.initiate();
         assert_eq!(b.judge(first), Verdict::Introduced);
         let second = b.initiate();
-        assert_eq!(a.judge(second), Verdict::Fresh);
-        b.fresh.answered(a.fresh.response());
+        assert_eq!(a.judge(second), FRESH);
+        b.fresh.answered(a.response());
         vec![first, second]
     }
 
@@ -181,11 +201,11 @@ mod tests {
         meet(&mut a, &mut b);
         for _ in 0..3 {
             let claim = a.initiate();
-            assert_eq!(b.judge(claim), Verdict::Fresh);
-            a.fresh.answered(b.fresh.response());
+            assert_eq!(b.judge(claim), FRESH);
+            a.fresh.answered(b.response());
             let claim = b.initiate();
-            assert_eq!(a.judge(claim), Verdict::Fresh);
-            b.fresh.answered(a.fresh.response());
+            assert_eq!(a.judge(claim), FRESH);
+            b.fresh.answered(a.response());
         }
     }
 
@@ -195,14 +215,14 @@ mod tests {
         meet(&mut a, &mut b);
         for _ in 0..3 {
             let lost = a.initiate();
-            assert_eq!(b.judge(lost), Verdict::Fresh);
+            assert_eq!(b.judge(lost), FRESH);
             assert_eq!(b.judge(lost), REPLAYED);
         }
         let claim = a.initiate();
-        assert_eq!(b.judge(claim), Verdict::Fresh);
-        a.fresh.answered(b.fresh.response());
+        assert_eq!(b.judge(claim), FRESH);
+        a.fresh.answered(b.response());
         let claim = a.initiate();
-        assert_eq!(b.judge(claim), Verdict::Fresh);
+        assert_eq!(b.judge(claim), FRESH);
     }
 
     #[test]
@@ -215,11 +235,11 @@ mod tests {
                 recorded.push((1 - from, claim));
             }
             for (receiver, claim) in &recorded {
-                assert_ne!(sides[*receiver].judge(*claim), Verdict::Fresh, "life {life}");
+                assert!(!sides[*receiver].is_fresh(*claim), "life {life}");
             }
             sides[usize::from(life % 2)] = Side::new(life);
             for (receiver, claim) in &recorded {
-                assert_ne!(sides[*receiver].judge(*claim), Verdict::Fresh, "after the restart of {life}");
+                assert!(!sides[*receiver].is_fresh(*claim), "after the restart of {life}");
             }
         }
     }
@@ -230,14 +250,14 @@ mod tests {
         for _ in 0..8 {
             let claim = a.initiate();
             sent.push((0, claim));
-            if b.judge(claim) == Verdict::Fresh {
-                a.fresh.answered(b.fresh.response());
+            if b.is_fresh(claim) {
+                a.fresh.answered(b.response());
                 return sent;
             }
             let claim = b.initiate();
             sent.push((1, claim));
-            if a.judge(claim) == Verdict::Fresh {
-                b.fresh.answered(a.fresh.response());
+            if a.is_fresh(claim) {
+                b.fresh.answered(a.response());
                 return sent;
             }
         }
@@ -267,7 +287,7 @@ mod tests {
             assert!(matches!(b.judge(*claim), Verdict::Stale(_)));
         }
         let claim = a.initiate();
-        assert_eq!(b.judge(claim), Verdict::Fresh);
+        assert_eq!(b.judge(claim), FRESH);
         assert_eq!(b.judge(Claim { repeated: 0, time: u64::MAX, ..claim }), STALE);
     }
 }

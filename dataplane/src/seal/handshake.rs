@@ -16,12 +16,16 @@ impl Seals {
         let our_index = self.free_index();
         let peer = &mut self.peers[at];
         peer.note_attempt(now, &mut self.entropy);
-        let claim = peer.fresh.claim(self.life, now).to_bytes();
+        let claim = peer.fresh.claim(self.life, now);
+        let is_promising = claim.repeated != 0;
         // Fails for a key that nobody can have a session with: every try comes to nothing.
-        let Ok((noise, first)) = self.noise.initiate(&peer.key, &claim, &mut self.entropy) else { return };
+        let Ok((noise, first)) = self.noise.initiate(&peer.key, &claim.to_bytes(), &mut self.entropy) else {
+            return;
+        };
         let mut message = handshake::initiation(our_index, &first);
         let mac1 = peer.macs.sign(&mut message, peer.cookie(now));
-        if let Some(before) = peer.pending.replace(Pending { our_index, noise, mac1 }) {
+        let pending = Pending { our_index, noise, sent: now, is_promising, mac1 };
+        if let Some(before) = peer.pending.replace(pending) {
             self.by_index.remove(&before.our_index);
         }
         self.by_index.insert(our_index, Owner { peer: at });
@@ -108,7 +112,13 @@ impl Seals {
             return Err(DropReason::HandshakeForged);
         }
         match peer.fresh.judge(&Claim::parse(&received.payload), &mut self.entropy) {
-            Verdict::Fresh => self.respond(at, sender, received, now, out),
+            // Both began at once: the one with the lesser key goes on, so that there is one session and one who renews it.
+            Verdict::Fresh { is_restarted: false }
+                if peer.awaits_response(now) && self.noise.public() < peer.key =>
+            {
+                Ok(())
+            }
+            Verdict::Fresh { .. } => self.respond(at, sender, received, now, out),
             Verdict::Introduced => {
                 peer.hasten(now, SHORTEST_RETRY);
                 if peer.handshake_due() <= now {
@@ -139,10 +149,11 @@ impl Seals {
     ) -> Result<(), DropReason> {
         let our_index = self.free_index();
         let peer = &mut self.peers[at];
-        let responded = received.respond(&peer.fresh.response());
+        let responded = received.respond(&peer.fresh.response(self.life));
         let (agreed, second) = responded.map_err(|_| DropReason::HandshakeForged)?;
         let session = Session::new(self.suite, &agreed, (our_index, their_index), false, now);
-        if let Some(unused) = peer.offer(session) {
+        let yielded = peer.pending.take().map(|pending| pending.our_index);
+        for unused in peer.offer(session).into_iter().chain(yielded) {
             self.by_index.remove(&unused);
         }
         self.by_index.insert(our_index, Owner { peer: at });

@@ -211,7 +211,7 @@ impl Seals {
 
     fn next_due(&self) -> Option<u64> {
         let of_peer = |peer: &Peer| {
-            let others = [peer.keepalive_due(), peer.bridge.next_expiry()];
+            let others = [peer.keepalive_due(), peer.bridge.next_expiry(), peer.next_expiry()];
             others.into_iter().flatten().fold(peer.handshake_due(), u64::min)
         };
         self.peers.iter().map(of_peer).min()

@@ -62,6 +62,11 @@ impl Noise {
         self.key.public()
     }
 
+    #[cfg(test)]
+    pub(crate) fn prologue(&self) -> &[u8] {
+        &self.prologue
+    }
+
     pub(crate) fn initiate(
         &self,
         responder: &PublicKey,
@@ -132,6 +137,51 @@ impl Received {
         send.zeroize();
         receive.zeroize();
         Ok((agreed, message))
+    }
+}
+
+/// Handshakes with nothing left to chance.
+#[cfg(test)]
+pub(super) mod vector {
+    use super::*;
+
+    pub(crate) struct Side {
+        pub(crate) fixed: Vec<u8>,
+        pub(crate) ephemeral: Vec<u8>,
+    }
+
+    pub(crate) struct Played {
+        pub(crate) messages: [Vec<u8>; 2],
+        /// The initiator's key to send with, and the responder's.
+        pub(crate) split: ([u8; KEY_LEN], [u8; KEY_LEN]),
+    }
+
+    fn builder<'a>(prologue: &'a [u8], side: &'a Side) -> Builder<'a> {
+        let entropy = Entropy::new(&Zeroizing::new([0; 32]));
+        let resolver = Box::new(Resolver(Mutex::new(Some(entropy))));
+        let builder = Builder::with_resolver(PATTERN.parse().unwrap(), resolver);
+        let builder = builder.local_private_key(&side.fixed).unwrap().prologue(prologue).unwrap();
+        builder.fixed_ephemeral_key_for_testing_only(&side.ephemeral)
+    }
+
+    pub(crate) fn play(prologue: &[u8], a: &Side, b: &Side, payloads: &[Vec<u8>; 2]) -> Played {
+        let secret: [u8; KEY_LEN] = b.fixed.as_slice().try_into().unwrap();
+        let public = SecretKey::from_bytes(Zeroizing::new(secret)).public();
+        let mut initiator =
+            builder(prologue, a).remote_public_key(&public.0).unwrap().build_initiator().unwrap();
+        let mut responder = builder(prologue, b).build_responder().unwrap();
+        let mut buffer = [0; 1024];
+        let len = initiator.write_message(&payloads[0], &mut buffer).unwrap();
+        let first = buffer[..len].to_vec();
+        let len = responder.read_message(&first, &mut buffer).unwrap();
+        assert_eq!(buffer[..len], payloads[0]);
+        let len = responder.write_message(&payloads[1], &mut buffer).unwrap();
+        let second = buffer[..len].to_vec();
+        let len = initiator.read_message(&second, &mut buffer).unwrap();
+        assert_eq!(buffer[..len], payloads[1]);
+        let split = initiator.dangerously_get_raw_split();
+        assert_eq!(responder.dangerously_get_raw_split(), split);
+        Played { messages: [first, second], split }
     }
 }
 

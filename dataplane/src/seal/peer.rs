@@ -25,6 +25,9 @@ use std::net::Ipv4Addr;
 pub(crate) struct Pending {
     pub(crate) our_index: u32,
     pub(crate) noise: Initiated,
+    pub(crate) sent: u64,
+    /// It repeats a token of the peer's, so that it may well be answered.
+    pub(crate) is_promising: bool,
     /// Of the message: a cookie is sealed for who made it.
     pub(crate) mac1: [u8; MAC_LEN],
 }
@@ -148,6 +151,11 @@ impl Peer {
         self.use_next(Box::new(session), now)
     }
 
+    /// Whether an initiation of ours is on its way that the peer is about to answer.
+    pub(crate) fn awaits_response(&self, now: u64) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.is_promising && now < pending.sent + FIRST_RETRY)
+    }
+
     /// A session that the peer has to use first. Returns the index of one that it never did.
     pub(crate) fn offer(&mut self, session: Session) -> Option<u32> {
         self.next.replace(Box::new(session)).map(|unused| unused.our_index)
@@ -183,6 +191,12 @@ impl Peer {
             self.fresh.doubt();
         }
         gone.into_iter().flatten().map(|session| session.our_index)
+    }
+
+    /// When the oldest session is past its time.
+    pub(crate) fn next_expiry(&self) -> Option<u64> {
+        let sessions = [&self.current, &self.previous, &self.next];
+        sessions.into_iter().flatten().map(|session| session.ends_at()).min()
     }
 
     pub(crate) fn can_send(&self, now: u64) -> bool {

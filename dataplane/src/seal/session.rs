@@ -51,12 +51,12 @@ impl Session {
         }
     }
 
-    fn age(&self, now: u64) -> u64 {
-        now.saturating_sub(self.began)
+    pub(crate) fn ends_at(&self) -> u64 {
+        self.began + REJECT_AFTER
     }
 
     pub(crate) fn is_over(&self, now: u64) -> bool {
-        self.age(now) >= REJECT_AFTER
+        now >= self.ends_at()
     }
 
     pub(crate) fn can_send(&self, now: u64) -> bool {

@@ -128,7 +128,7 @@ impl Shim {
 /// zero           4 B
 /// type           4 B   01 initiation, 02 response, 03 cookie; then zeroes
 /// initiation   164 B   sender's index 4 | Noise message 128 | MAC1 16 | MAC2 16
-/// response      96 B   sender's index 4 | receiver's index 4 | Noise message 56 | MAC1 16 | MAC2 16
+/// response     104 B   sender's index 4 | receiver's index 4 | Noise message 64 | MAC1 16 | MAC2 16
 /// cookie        60 B   receiver's index 4 | nonce 24 | sealed cookie 32
 /// ```
 pub(crate) mod handshake {
@@ -141,7 +141,7 @@ pub(crate) mod handshake {
     /// Its answer (`e, ee, se`) with its payload.
     pub(crate) const NOISE_2_LEN: usize = 32 + (PAYLOAD_2_LEN + 16);
     pub(crate) const PAYLOAD_1_LEN: usize = 32;
-    pub(crate) const PAYLOAD_2_LEN: usize = 8;
+    pub(crate) const PAYLOAD_2_LEN: usize = 16;
     pub(crate) const NONCE_LEN: usize = 24;
     pub(crate) const SEALED_COOKIE_LEN: usize = MAC_LEN + 16;
 
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(handshake::parse(&response), Ok(Message::Response { sender: 8, receiver: 7, noise }));
         let (nonce, sealed) = (&[3; 24], &[4; 32]);
         assert_eq!(handshake::parse(&cookie), Ok(Message::Cookie { receiver: 9, nonce, cookie: sealed }));
-        assert_eq!([initiation.len(), response.len(), cookie.len()], [180, 112, 76]);
+        assert_eq!([initiation.len(), response.len(), cookie.len()], [180, 120, 76]);
         for whole in [&initiation[..], &response, &cookie] {
             assert_eq!(parse(whole), Ok(Kind::Handshake));
             for len in 0..whole.len() {

@@ -19,3 +19,6 @@ mod silence;
 mod sim;
 mod switch;
 mod vip;
+
+/// How the networks of [`sim`] travel.
+const POLICY: skep_dataplane::snapshot::Policy = skep_dataplane::snapshot::Policy::Plain;

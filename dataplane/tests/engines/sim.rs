@@ -10,7 +10,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) const MTU: u16 = 1450;
+/// At the usual MTU of an underlay.
+pub(crate) const MTU: u16 = 1500 - crate::POLICY.overhead();
 
 pub(crate) fn ip(text: &str) -> Ipv4Addr {
     text.parse().unwrap()
@@ -26,8 +27,8 @@ pub(crate) fn vtep(n: usize) -> Ipv4Addr {
 pub(crate) struct Cluster {
     pub(crate) networks: Vec<Overlay>,
     pub(crate) reserved: Vec<&'static str>,
-    /// Every network is.
-    pub(crate) is_sealed: bool,
+    /// Of every network.
+    pub(crate) policy: Policy,
 }
 
 #[derive(Clone)]
@@ -126,15 +127,11 @@ impl Output for Collected {
 impl Sim {
     /// Nodes are numbered from 1.
     pub(crate) fn new(nodes: usize, networks: Vec<Overlay>) -> Self {
-        Self::of(nodes, Cluster { networks, reserved: vec!["10.0.0.0/8"], is_sealed: false })
+        Self::with(crate::POLICY, nodes, networks)
     }
 
-    /// As [`Self::new`], with sealed networks, and sessions between all nodes.
-    pub(crate) fn sealed(nodes: usize, networks: Vec<Overlay>) -> Self {
-        Self::of(nodes, Cluster { networks, reserved: vec!["10.0.0.0/8"], is_sealed: true })
-    }
-
-    fn of(nodes: usize, cluster: Cluster) -> Self {
+    pub(crate) fn with(policy: Policy, nodes: usize, networks: Vec<Overlay>) -> Self {
+        let cluster = Cluster { networks, reserved: vec!["10.0.0.0/8"], policy };
         let engines = (0..nodes).map(|n| Engine::new(7 + n as u64, identity(n + 1, 0))).collect();
         let mut sim = Self {
             now: Instant::now(),
@@ -146,6 +143,7 @@ impl Sim {
             wire: Vec::new(),
         };
         sim.publish();
+        sim.meet();
         sim
     }
 
@@ -158,10 +156,10 @@ impl Sim {
 
     pub(crate) fn publish_to(&mut self, node: usize) {
         self.generation += 1;
-        let policy = if self.cluster.is_sealed { Policy::Sealed } else { Policy::Plain };
-        let peers = match self.cluster.is_sealed {
-            true => (1..=self.engines.len()).filter(|peer| *peer != node).map(peer).collect(),
-            false => Vec::new(),
+        let policy = self.cluster.policy;
+        let peers = match policy {
+            Policy::Sealed => (1..=self.engines.len()).filter(|peer| *peer != node).map(peer).collect(),
+            Policy::Plain => Vec::new(),
         };
         let snapshot = Arc::new(Snapshot {
             generation: self.generation,
@@ -180,6 +178,15 @@ impl Sim {
         self.lives += 1;
         self.engines[node - 1] = Engine::new(99, identity(node, self.lives));
         self.publish_to(node);
+        self.meet();
+    }
+
+    /// Where networks are sealed, nodes that know each other agree on keys and find out what their paths carry.
+    fn meet(&mut self) {
+        if self.cluster.policy == Policy::Sealed {
+            (0..60).for_each(|_| self.advance(Duration::from_millis(50)));
+            self.wire.clear();
+        }
     }
 
     pub(crate) fn advance(&mut self, time: Duration) {
