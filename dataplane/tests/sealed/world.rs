@@ -41,6 +41,8 @@ pub(crate) struct World {
     /// Nodes with a container on the networks.
     pub(crate) members: Vec<usize>,
     pub(crate) underlay_mtu: u16,
+    /// What a node makes of a network of its snapshot: one that lies makes something else.
+    pub(crate) shape: Box<dyn Fn(usize, &mut Network)>,
 }
 
 #[derive(Default)]
@@ -98,6 +100,7 @@ impl World {
             knows: Box::new(|_, _| true),
             members: (1..=nodes).collect(),
             underlay_mtu: 1_500,
+            shape: Box::new(|_, _| ()),
         }
     }
 
@@ -150,7 +153,7 @@ impl World {
             kind: EndpointKind::Container,
         };
         let is_known = |n: &&usize| **n == node || (self.knows)(node, **n);
-        Network {
+        let mut network = Network {
             vni: Vni::new(vni).unwrap(),
             policy,
             subnet: "10.1.0.0/24".parse().unwrap(),
@@ -159,7 +162,9 @@ impl World {
             endpoints: self.members.iter().filter(is_known).map(endpoint).collect(),
             services: Vec::new(),
             ingress: false,
-        }
+        };
+        (self.shape)(node, &mut network);
+        network
     }
 
     pub(crate) fn instant(&self) -> Instant {
