@@ -353,7 +353,8 @@ async fn two_nodes() -> (Cluster, [Credentials; 2], [Agent; 2], [Desired; 2]) {
     let mut agents = [cluster.agent(&nodes[0]).await, cluster.agent(&nodes[1]).await];
     let running = Hello { running: vec![TaskId::from("t1")], ..hello() };
     let (_, first) = agents[0].begin(running).await;
-    let (_, second) = agents[1].begin(hello()).await;
+    let elsewhere = Hello { data_path_addr: Ipv4Addr::new(192, 0, 2, 8), ..hello() };
+    let (_, second) = agents[1].begin(elsewhere).await;
     let mut have = [desired([first]), desired([second])];
     take_in_until(&mut agents[0], &mut have[0], |have| is_known(have, &nodes[1])).await;
     (cluster, nodes, agents, have)
