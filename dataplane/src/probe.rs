@@ -55,8 +55,10 @@ pub struct PathStats {
     pub last_heard: Option<Instant>,
     /// It is out of use until it answers again.
     pub silent: bool,
-    /// The largest outer IP packet, in bytes, that is known to arrive.
+    /// The largest outer IP packet, in bytes, that is sent to it.
     pub mtu: u16,
+    /// That is what the path carries, as far as was found out; else what is used until it is.
+    pub is_measured: bool,
     pub session: SessionStats,
 }
 

@@ -98,6 +98,11 @@ impl PathMtu {
         self.known.unwrap_or(BASE).min(self.most)
     }
 
+    /// Whether the search has come to an end.
+    pub(super) fn is_measured(&self) -> bool {
+        matches!(self.phase, Phase::Found | Phase::Check { .. })
+    }
+
     /// The interface has another MTU.
     pub(super) fn set_most(&mut self, most: u16, now: u64) {
         if most != self.most {
@@ -299,9 +304,9 @@ mod tests {
     #[test]
     fn the_usual_path_is_known_after_one_round_trip() {
         let mut path = Path::new(1_500, 1_500);
-        assert_eq!(path.mtu.limit(), BASE);
+        assert_eq!((path.mtu.limit(), path.mtu.is_measured()), (BASE, false));
         path.play(3);
-        assert_eq!(path.mtu.limit(), 1_500);
+        assert_eq!((path.mtu.limit(), path.mtu.is_measured()), (1_500, true));
     }
 
     #[test]

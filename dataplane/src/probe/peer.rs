@@ -130,6 +130,7 @@ impl Peer {
             last_heard: last_heard.map(|(epoch, heard)| epoch + Duration::from_millis(heard)),
             silent: self.is_silent,
             mtu: self.mtu.limit(),
+            is_measured: self.mtu.is_measured(),
             session,
         }
     }

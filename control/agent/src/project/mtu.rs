@@ -15,10 +15,11 @@ pub(crate) fn network_mtu(underlay: u32, policy: Policy) -> u16 {
 }
 
 /// Of a container's interface on a network: what the widest of this node's paths carries, for no path carries more.
-/// Peers behind narrower ones are the engine's to tell of, packet by packet. Without a session no path is known.
+/// Peers behind narrower ones are the engine's to tell of, packet by packet. What is used before a path was measured says
+/// nothing of it.
 pub(crate) fn container_mtu(underlay: u32, policy: Policy, paths: &[PathStats]) -> u16 {
     let interface = network_mtu(underlay, policy);
-    let known = paths.iter().filter(|path| !path.silent && path.session.since.is_some());
+    let known = paths.iter().filter(|path| !path.silent && path.is_measured);
     match known.map(|path| path.mtu).max() {
         Some(widest) => network_mtu(widest.max(LEAST_PATH).into(), policy).min(interface),
         None => interface,
@@ -30,12 +31,10 @@ mod tests {
     use super::*;
     use skep_dataplane::SessionStats;
     use std::net::Ipv4Addr;
-    use std::time::Instant;
 
     fn path(mtu: u16) -> PathStats {
-        let session = SessionStats { since: Some(Instant::now()), ..SessionStats::default() };
-        let (peer, last_heard) = (Ipv4Addr::LOCALHOST, None);
-        PathStats { peer, asked: 0, answered: 0, last_heard, silent: false, mtu, session }
+        let (peer, last_heard, session) = (Ipv4Addr::LOCALHOST, None, SessionStats::default());
+        PathStats { peer, asked: 0, answered: 0, last_heard, silent: false, mtu, is_measured: true, session }
     }
 
     #[test]
@@ -64,9 +63,9 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_are_down_say_nothing() {
+    fn paths_that_are_down_or_not_measured_yet_say_nothing() {
         let silent = PathStats { silent: true, ..path(1500) };
-        let strange = PathStats { session: SessionStats::default(), ..path(1500) };
+        let strange = PathStats { is_measured: false, ..path(1200) };
         assert_eq!(container_mtu(1500, Policy::Sealed, &[silent.clone(), path(1300)]), 1218);
         assert_eq!(container_mtu(1500, Policy::Sealed, &[silent, strange]), 1418);
     }

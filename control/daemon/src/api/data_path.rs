@@ -85,7 +85,16 @@ mod tests {
     fn path(session: SessionStats) -> PeerPath {
         let peer = Ipv4Addr::new(192, 0, 2, 2);
         let last_heard = Some(now().instant - Duration::from_millis(120));
-        let stats = PathStats { peer, asked: 9, answered: 8, last_heard, silent: false, mtu: 1500, session };
+        let stats = PathStats {
+            peer,
+            asked: 9,
+            answered: 8,
+            last_heard,
+            silent: false,
+            mtu: 1500,
+            is_measured: true,
+            session,
+        };
         PeerPath {
             node: Some("n2".into()),
             hostname: "two".to_owned(),

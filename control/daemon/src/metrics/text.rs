@@ -157,8 +157,16 @@ mod tests {
 
     fn seen(session: SessionStats, now: Instant) -> Seen {
         let peer = Ipv4Addr::new(192, 0, 2, 2);
-        let stats =
-            PathStats { peer, asked: 1, answered: 1, last_heard: None, silent: true, mtu: 1400, session };
+        let stats = PathStats {
+            peer,
+            asked: 1,
+            answered: 1,
+            last_heard: None,
+            silent: true,
+            mtu: 1400,
+            is_measured: true,
+            session,
+        };
         let path = PeerPath { node: Some("n2".into()), hostname: String::new(), key: None, stats };
         let drops = vec![("dns_busy\"\\\n".to_owned(), 3)];
         Seen { drops, engine: Stats { flows: 4, ..Stats::default() }, paths: vec![path], now }
