@@ -83,7 +83,7 @@ mod tests {
         tcp::write(&mut buf[TCP_AT..], 1, 2, 3, 0, flags);
         buf.extend(&options);
         let ip_len = buf.len() - AT - ethernet::HEADER_LEN;
-        buf[TCP_AT + 12] = ((tcp::MIN_HEADER_LEN + options.len()) / 4 << 4) as u8;
+        buf[TCP_AT + 12] = ((tcp::MIN_HEADER_LEN + options.len()) * 4) as u8;
         ipv4::write(&mut buf[AT + ethernet::HEADER_LEN..], ipv4::TCP, ip_len, ENDS[0], ENDS[1]);
         let full = checksum::transport(ENDS[0], ENDS[1], ipv4::TCP, &buf[TCP_AT..]);
         put_u16(&mut buf[TCP_AT..], tcp::CHECKSUM, full);

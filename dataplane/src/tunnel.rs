@@ -119,12 +119,12 @@ pub(crate) fn of_plain(index: &Index, from: Ipv4Addr, vni: u32) -> Result<&Netwo
 }
 
 /// The network of an opened frame: the peer that sealed it has to be on it.
-pub(crate) fn of_sealed<'a>(
-    index: &'a Index,
+pub(crate) fn of_sealed(
+    index: &Index,
     from: Ipv4Addr,
     vni: u32,
     marks: Marks,
-) -> Result<&'a NetworkIndex, DropReason> {
+) -> Result<&NetworkIndex, DropReason> {
     let network = index.network(vni).ok_or(DropReason::UnknownVni)?;
     match network.policy {
         Policy::Plain => Err(DropReason::VxlanSealed),

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod lab;
 mod netns;
+pub mod pair;
 mod process;
 pub mod transfer;
 

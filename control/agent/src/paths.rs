@@ -51,6 +51,7 @@ mod tests {
             last_heard: None,
             silent: false,
             mtu: 1500,
+            is_measured: true,
             session: SessionStats::default(),
         };
         let desired = example::desired([]);

@@ -293,7 +293,7 @@ mod tests {
                 for size in self.mtu.turn(now, true, Some(now)) {
                     self.nonce += 1;
                     self.mtu.note_asked(self.nonce, size, now);
-                    if size <= self.width && self.nonce % self.loss == 0 {
+                    if size <= self.width && self.nonce.is_multiple_of(self.loss) {
                         self.answers.push((now + self.delay, self.nonce));
                     }
                 }

@@ -172,7 +172,7 @@ fn a_session_wears_out_by_what_it_has_sealed_and_by_time() {
     assert!(!a.can_send(1_000), "no counter may come twice, so none may overflow");
     assert_eq!(b.open(header, &mut datagram.clone(), 1_000), Ok(()));
     let beyond = sealed::Header { counter: limit, ..header };
-    assert_eq!(b.open(beyond, &mut datagram.clone(), 1_000), Err(DropReason::SessionExpired));
+    assert_eq!(b.open(beyond, &mut { datagram }, 1_000), Err(DropReason::SessionExpired));
 
     let (mut a, mut b) = pair(1_000);
     let (header, mut datagram) = sealed_by(&mut a);

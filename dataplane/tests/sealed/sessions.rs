@@ -163,8 +163,7 @@ fn a_removed_peer_s_sessions_end_at_once_and_it_gets_no_new_one() {
 #[test]
 fn another_key_is_another_peer() {
     let mut world = World::pair();
-    let stranger =
-        Identity { key: crate::identity::identity(9, 1).key.clone(), ..crate::identity::identity(2, 7) };
+    let stranger = Identity { key: crate::identity::identity(9, 1).key, ..crate::identity::identity(2, 7) };
     world.start_as(2, stranger);
     world.run_for(5 * SECOND);
     assert_eq!(world.round(1, 2, SECOND), None);

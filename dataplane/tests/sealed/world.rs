@@ -20,6 +20,9 @@ pub(crate) const PLAIN_PORT: PortId = PortId(2);
 /// What becomes of a datagram: sender, receiver, time and bytes go in; what arrives comes out, if anything.
 pub(crate) type Fate = Box<dyn FnMut(usize, usize, u64, Vec<u8>) -> Option<Vec<u8>>>;
 
+/// What a node, by its number, makes of a network.
+pub(crate) type Shape = Box<dyn Fn(usize, &mut Network)>;
+
 pub(crate) struct World {
     pub(crate) epoch: Instant,
     pub(crate) now: u64,
@@ -42,7 +45,7 @@ pub(crate) struct World {
     pub(crate) members: Vec<usize>,
     pub(crate) underlay_mtu: u16,
     /// What a node makes of a network of its snapshot: one that lies makes something else.
-    pub(crate) shape: Box<dyn Fn(usize, &mut Network)>,
+    pub(crate) shape: Shape,
 }
 
 #[derive(Default)]
