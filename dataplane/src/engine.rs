@@ -7,6 +7,8 @@ use crate::index::Index;
 use crate::nat::fragments::Ready;
 use crate::nat::{FLOW_CAPACITY, Nat};
 use crate::probe::Probes;
+#[cfg(feature = "audit")]
+use crate::seal::Plaintext;
 use crate::seal::{Identity, Opened, Seals};
 use crate::snapshot::Snapshot;
 use crate::switch::{Origin, Pass};
@@ -30,9 +32,13 @@ pub trait Output {
     /// The peers of the snapshot that do not answer on the data path, by address: all of them, each time the set
     /// changes. Their backends are best taken out of use until they answer again.
     fn reachability(&mut self, silent: &[Ipv4Addr]);
-    /// A datagram was sealed with the key of this name, and this counter: for tests that see that none comes twice.
+    /// The next datagram is sealed with the key of this name, and this counter: for tests that see that none comes
+    /// twice, and what is in it.
     #[cfg(feature = "audit")]
-    fn sealed(&mut self, _key: [u8; 16], _counter: u64) {}
+    fn sealed(&mut self, _key: [u8; 16], _counter: u64, _says: Plaintext<'_>) {}
+    /// A frame waits for a session with a VTEP.
+    #[cfg(feature = "audit")]
+    fn waits(&mut self, _to: Ipv4Addr, _says: Plaintext<'_>) {}
 }
 
 /// One node's switch, tunnel end and load balancer. Owned by one thread.

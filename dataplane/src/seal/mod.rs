@@ -24,6 +24,8 @@ mod stats;
 mod tests;
 mod window;
 
+#[cfg(feature = "audit")]
+pub use audit::Plaintext;
 pub use keys::{Identity, KEY_LEN, PublicKey, SecretKey, Suite, UnknownSuite};
 pub use stats::SessionStats;
 
@@ -247,6 +249,8 @@ impl Seals {
         if self.bridged == BRIDGED {
             return Err(DropReason::BridgeFull);
         }
+        #[cfg(feature = "audit")]
+        out.waits(to, Plaintext::new(Some(vni.vni()), Shim::Frame(marks), frame));
         let given_way = peer.bridge.push(vni, marks, frame, now);
         self.bridged += 1;
         self.bridged -= given_way as usize;
@@ -318,9 +322,9 @@ impl Seals {
         datagram[HEADER_LEN..FRAME_AT].copy_from_slice(&shim.to_bytes());
         datagram[FRAME_AT..end].copy_from_slice(text);
         datagram[end..end + padding].fill(0);
-        session.seal(vni, datagram);
         #[cfg(feature = "audit")]
-        out.sealed(session.audit, session.last_counter());
+        out.sealed(session.audit, session.counter(), Plaintext::new(vni, shim, text));
+        session.seal(vni, datagram);
         peer.has_sent_large |= matches!(shim, Shim::Frame(_)) && datagram.len() > LARGE;
         peer.note_sent(datagram.len(), now);
         out.datagram(peer.vtep, datagram);

@@ -85,10 +85,10 @@ impl Session {
         self.counter += 1;
     }
 
-    /// The counter of what was sealed last.
+    /// Of what is sealed next.
     #[cfg(feature = "audit")]
-    pub(crate) fn last_counter(&self) -> u64 {
-        self.counter - 1
+    pub(crate) fn counter(&self) -> u64 {
+        self.counter
     }
 
     /// Opens a datagram in place: what was sealed is between its header and its tag then.

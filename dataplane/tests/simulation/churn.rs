@@ -4,7 +4,7 @@ use crate::clients::{TCP_PORT, UDP_PORT};
 use crate::rng::Rng;
 use crate::run::{Actor, Event, Life, Run};
 use crate::world::{Name, Net, Node, Seat, Virtual, World};
-use skep_dataplane::snapshot::L4;
+use skep_dataplane::snapshot::{L4, Policy};
 use std::net::Ipv4Addr;
 
 /// Addresses of containers in every network: few, so that they are soon used again.
@@ -20,7 +20,8 @@ const HOSTS: u8 = 200;
 pub(crate) fn nets(rng: &mut Rng) -> Vec<Net> {
     let net = |vni, third: u8, ingress| {
         let at = |last| Ipv4Addr::new(10, if ingress { 0 } else { 1 }, third, last);
-        Net { vni, subnet: format!("{}/24", at(0)).parse().unwrap(), gateway: at(1), ingress }
+        let policy = Policy::Plain;
+        Net { vni, subnet: format!("{}/24", at(0)).parse().unwrap(), gateway: at(1), ingress, policy }
     };
     let overlays = rng.between(1, 4) as u32;
     let third = |n: u32, rng: &mut Rng| if rng.percent(50) { 0 } else { n as u8 };
@@ -28,6 +29,11 @@ pub(crate) fn nets(rng: &mut Rng) -> Vec<Net> {
     for n in 1..=overlays {
         let third = third(n, rng);
         nets.push(net(4096 + n, third, false));
+    }
+    // All of them, some, or none.
+    let share = *rng.pick(&[100, 100, 60, 0]);
+    for net in &mut nets {
+        net.policy = if rng.percent(share) { Policy::Sealed } else { Policy::Plain };
     }
     nets
 }

@@ -15,6 +15,11 @@ pub(crate) struct Figures {
     pub(crate) super_frames: u64,
     pub(crate) resets: u64,
     pub(crate) silences: u64,
+    /// Frames that crossed a bridge.
+    pub(crate) waited: u64,
+    pub(crate) sealed: u64,
+    pub(crate) handshakes: u64,
+    pub(crate) replayed: u64,
     pub(crate) revisions: u64,
     pub(crate) restarts: u64,
     pub(crate) matrix: u64,
@@ -32,7 +37,7 @@ impl Figures {
         self.clone().all().iter().all(|(_, n)| **n > 0)
     }
 
-    fn all(&mut self) -> [(&'static str, &mut u64); 13] {
+    fn all(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("packets", &mut self.probes),
             ("arrivals", &mut self.arrived),
@@ -43,6 +48,10 @@ impl Figures {
             ("super-frames", &mut self.super_frames),
             ("resets", &mut self.resets),
             ("silent peers", &mut self.silences),
+            ("frames sealed", &mut self.sealed),
+            ("frames that waited for a session", &mut self.waited),
+            ("sessions agreed on", &mut self.handshakes),
+            ("repeated datagrams refused", &mut self.replayed),
             ("forgeries heard by nobody", &mut self.forged),
             ("revisions", &mut self.revisions),
             ("engines begun anew", &mut self.restarts),

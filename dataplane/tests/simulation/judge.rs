@@ -7,8 +7,10 @@ use crate::model::{Place, Port, Way};
 use crate::packet::{Body, Frame, Packet, Proto, ip_at, read};
 use crate::probe::{id_in, is_whole};
 use crate::run::Run;
-use crate::world::{MTU, Node};
-use skep_dataplane::VnetHdr;
+use crate::sessions::Fate;
+use crate::station::Out;
+use crate::wire::{Datagram, Inner};
+use crate::world::Node;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -19,15 +21,16 @@ pub(crate) enum Input {
     Nothing,
     /// Probes that a port sent at once.
     Port { port: u32, probes: Vec<u64> },
-    /// A datagram from another node, and which probes it may carry.
-    Datagram { from: Node, bytes: Vec<u8>, probes: Vec<u64> },
+    /// A datagram from another node.
+    Datagram { from: Node, datagram: Datagram, fate: Fate },
 }
 
 impl Input {
     pub(crate) fn probes(&self) -> Vec<u64> {
         match self {
             Self::Nothing => vec![],
-            Self::Port { probes, .. } | Self::Datagram { probes, .. } => probes.clone(),
+            Self::Port { probes, .. } => probes.clone(),
+            Self::Datagram { datagram, .. } => datagram.probes.clone(),
         }
     }
 }
@@ -54,90 +57,163 @@ enum Kind {
     },
 }
 
+/// A frame that came out.
+struct Seen {
+    place: Place,
+    frame: Frame,
+    by: By,
+    /// The probe it is a part of.
+    probe: Option<u64>,
+}
+
+/// How a frame came out.
+#[derive(Clone, Copy)]
+enum By {
+    Port,
+    /// In this datagram.
+    Datagram(usize),
+    /// Not yet: it is this one of those that wait.
+    Waiting(usize),
+}
+
 impl Run {
-    pub(crate) fn judge(
-        &mut self,
-        node: Node,
-        input: Input,
-        frames: &[(u32, VnetHdr, Vec<u8>)],
-        datagrams: &[(Node, Vec<u8>)],
-    ) {
+    /// Judges what came out of an engine, and tells which probes its datagrams carry.
+    pub(crate) fn judge(&mut self, node: Node, input: Input, out: &mut Out) {
+        let mut seen = self.take_apart(node, &input, out);
+        let reset = match &input {
+            Input::Datagram { from, datagram, fate: Fate::Read | Fate::Agreed } => {
+                self.bare_reset(datagram).map(|reset| (*from, reset))
+            }
+            _ => None,
+        };
+        if let Some((from, reset)) = reset {
+            self.judge_reset(node, from, &reset, &seen);
+        } else {
+            let parts = self.sort_out(node, &mut seen, &input);
+            match input {
+                Input::Nothing => assert!(parts.is_empty(), "out of nothing: {parts:?}"),
+                Input::Port { port, probes } => self.judge_sent(node, port, &probes, parts),
+                Input::Datagram { from, datagram, fate } => {
+                    self.judge_arrived(node, from, &datagram, fate, parts);
+                }
+            }
+        }
+        self.let_wait(node, &seen, out);
+    }
+
+    /// Reads every frame that came out.
+    fn take_apart(&mut self, node: Node, input: &Input, out: &mut Out) -> Vec<Seen> {
+        let probes = input.probes();
         let mut seen = Vec::new();
-        for (port, vnet, frame) in frames {
-            let frame = read(*vnet, frame);
-            seen.push((
-                Place::Port(*port),
-                frame.unwrap_or_else(|wrong| panic!("to port {port}: {wrong}; {input:?}")),
-            ));
+        for (port, vnet, frame) in &out.frames {
+            let frame = read(*vnet, frame).unwrap_or_else(|wrong| panic!("to port {port}: {wrong}; {input:?}"));
+            seen.push(Seen { place: Place::Port(*port), frame, by: By::Port, probe: None });
         }
-        for (to, bytes) in datagrams.iter().filter(|(_, bytes)| !is_path_probe(bytes)) {
-            let frame = self.read_datagram(bytes, &input.probes());
-            seen.push((Place::Node(*to), frame));
+        for (at, datagram) in out.datagrams.iter_mut().enumerate() {
+            self.sessions.left(node, datagram.to, &datagram.bytes);
+            if self.has_waited(node, datagram) {
+                continue;
+            }
+            let Some(inner) = datagram.inner() else { continue };
+            let is_sealed = datagram.sealed.is_some();
+            let frame = self.read_inner(inner, is_sealed, &probes);
+            seen.push(Seen { place: Place::Node(datagram.to), frame, by: By::Datagram(at), probe: None });
         }
-        if let Input::Datagram { from, bytes, .. } = &input
-            && let Some(reset) = self.bare_reset(bytes)
-        {
-            self.judge_reset(node, *from, &reset, &seen);
-            return;
+        assert!(!self.sessions.is_anyone_kept_waiting(node), "node {node} has a session, and frames wait for it");
+        for (at, (to, text)) in out.waits.iter().enumerate() {
+            let frame = self.read_inner(text.inner().expect("a frame"), true, &probes);
+            seen.push(Seen { place: Place::Node(*to), frame, by: By::Waiting(at), probe: None });
         }
-        let parts = self.sort_out(node, seen, &input);
-        match input {
-            Input::Nothing => assert!(parts.is_empty(), "out of nothing: {parts:?}"),
-            Input::Port { port, probes } => self.judge_sent(node, port, &probes, parts),
-            Input::Datagram { from, bytes, probes } => self.judge_arrived(node, from, &bytes, &probes, parts),
+        seen
+    }
+
+    /// Whether it carries what waited for a session: that leaves first, in its order, and as it was.
+    fn has_waited(&mut self, node: Node, datagram: &mut Datagram) -> bool {
+        let Some((_, text)) = datagram.sealed.as_ref().filter(|(_, text)| text.is_frame()) else { return false };
+        self.figures.sealed += 1;
+        let Some(waiting) = self.sessions.next_waiting(node, datagram.to) else { return false };
+        assert_eq!(*text, waiting.text, "node {node} sends something else than what waited first");
+        self.figures.waited += 1;
+        datagram.probes = waiting.probes;
+        true
+    }
+
+    /// Notes whose probes left, and whose wait.
+    fn let_wait(&mut self, node: Node, seen: &[Seen], out: &mut Out) {
+        let (now, mut waits) = (self.now / 1_000, out.waits.drain(..).map(Some).collect::<Vec<_>>());
+        for Seen { by, probe, .. } in seen {
+            let probes: Vec<u64> = probe.iter().copied().collect();
+            match *by {
+                By::Port => {}
+                By::Datagram(at) => out.datagrams[at].probes = probes,
+                By::Waiting(at) => {
+                    let (to, text) = waits[at].take().expect("each waits once");
+                    self.sessions.wait(node, to, text, probes, now);
+                }
+            }
         }
     }
 
-    /// A datagram's network, and the endpoints its frame is from and for.
-    fn ends(&self, bytes: &[u8], frame: &Frame) -> (usize, Ipv4Addr, Ipv4Addr) {
+    /// A frame's network, and the endpoints it is from and for.
+    fn ends(&self, vni: u32, frame: &Frame) -> (usize, Ipv4Addr, Ipv4Addr) {
         let owner = |mac: skep_dataplane::ids::MacAddr| ip_at(&mac.0, 2);
-        let vni = u32::from(bytes[4]) << 16 | u32::from(bytes[5]) << 8 | u32::from(bytes[6]);
         let net = self.nets.iter().position(|net| net.vni == vni).unwrap();
         (net, owner(frame.src_mac), owner(frame.dst_mac))
     }
 
-    /// A datagram is a frame of its network, whole and no larger than the network allows.
-    fn read_datagram(&self, bytes: &[u8], probes: &[u64]) -> Frame {
-        let vni = u32::from(bytes[4]) << 16 | u32::from(bytes[5]) << 8 | u32::from(bytes[6]);
-        assert_eq!((bytes[0..4].to_vec(), bytes[7]), (vec![8, 0, 0, 0], 0), "VXLAN header");
-        assert!(self.nets.iter().any(|net| net.vni == vni), "VNI {vni} is nobody's");
+    /// What goes to another node is a frame of its network, whole, sealed if that is, and no larger than it allows.
+    fn read_inner(&self, inner: Inner<'_>, is_sealed: bool, probes: &[u64]) -> Frame {
+        let Inner { vni, vnet, frame } = inner;
+        let net = self.nets.iter().find(|net| net.vni == vni);
+        let net = net.unwrap_or_else(|| panic!("VNI {vni} is nobody's"));
+        assert_eq!(is_sealed, net.is_sealed(), "how {net:?} travels");
         for id in probes {
             assert_eq!(vni, self.nets[self.probes[id].net].vni, "probe {id} left in another network");
         }
-        let frame =
-            read(VnetHdr::default(), &bytes[8..]).unwrap_or_else(|wrong| panic!("to the underlay: {wrong}"));
-        assert!(frame.ip_len <= usize::from(MTU), "{} bytes leave where {MTU} fit", frame.ip_len);
+        let frame = read(vnet, frame).unwrap_or_else(|wrong| panic!("to the underlay: {wrong}"));
+        assert!(frame.ip_len <= usize::from(net.mtu()), "{} bytes leave where {} fit", frame.ip_len, net.mtu());
         frame
     }
 
     /// Sets aside what the engine said itself, and tells which part of which probe the rest is.
-    fn sort_out(&mut self, node: Node, seen: Vec<(Place, Frame)>, input: &Input) -> BTreeMap<u64, Vec<Part>> {
+    fn sort_out(&mut self, node: Node, seen: &mut [Seen], input: &Input) -> BTreeMap<u64, Vec<Part>> {
         let ids = input.probes();
         let mut parts: BTreeMap<u64, Vec<Part>> = BTreeMap::new();
-        for (place, frame) in seen {
-            let ips = (frame.src, frame.dst);
-            match frame.body {
+        for Seen { place, frame, probe, .. } in seen {
+            let (place, ips) = (*place, (frame.src, frame.dst));
+            match &frame.body {
                 Body::Packets(packets) => {
                     for packet in packets {
                         if packet.payload.is_empty() {
-                            self.check_reset(node, place, &packet, input);
+                            self.check_reset(node, place, packet, input);
                             continue;
                         }
-                        let (id, part) = self.part(place, ips, packet, &ids);
+                        let (id, part) = self.part(place, ips, packet.clone(), &ids);
                         parts.entry(id).or_default().push(part);
+                        *probe = Some(id);
                     }
                 }
                 Body::Piece { offset, more, bytes } => {
-                    let [id] = ids[..] else { panic!("a piece of one of {ids:?}") };
-                    let span = (offset, offset + bytes.len());
-                    let packet = (offset == 0).then(|| self.piece_packet(id, ips, &bytes));
-                    let part = Part { place, packet, ips, span, kind: Kind::Piece { more } };
+                    let id = self.whose_piece(frame, &ids);
+                    let span = (*offset, offset + bytes.len());
+                    let packet = (*offset == 0).then(|| self.piece_packet(id, ips, bytes));
+                    let part = Part { place, packet, ips, span, kind: Kind::Piece { more: *more } };
                     parts.entry(id).or_default().push(part);
+                    *probe = Some(id);
                 }
-                Body::Error { kind, quoted } => self.check_error(node, place, kind, &quoted),
+                Body::Error { kind, quoted } => self.check_error(node, place, *kind, quoted),
             }
         }
         parts
+    }
+
+    /// The one of some probes that a piece is of.
+    fn whose_piece(&self, frame: &Frame, ids: &[u64]) -> u64 {
+        let mut its = ids.iter().filter(|id| self.probes[id].ip_id == frame.ip_id);
+        match (its.next(), its.next()) {
+            (Some(id), None) => *id,
+            _ => panic!("a piece of one of {ids:?}: {frame:?}"),
+        }
     }
 
     fn part(&self, place: Place, ips: (Ipv4Addr, Ipv4Addr), packet: Packet, ids: &[u64]) -> (u64, Part) {
@@ -173,16 +249,17 @@ impl Run {
         &mut self,
         node: Node,
         from: Node,
-        bytes: &[u8],
-        ids: &[u64],
+        datagram: &Datagram,
+        fate: Fate,
         mut parts: BTreeMap<u64, Vec<Part>>,
     ) {
-        if is_path_probe(bytes) {
-            assert!(parts.is_empty());
-            return;
-        }
-        let frame = read(VnetHdr::default(), &bytes[8..]).unwrap();
-        let ends = self.ends(bytes, &frame);
+        self.figures.handshakes += u64::from(fate == Fate::Agreed);
+        let inner = datagram.inner().filter(|_| matches!(fate, Fate::Read | Fate::Agreed));
+        let Some(Inner { vni, vnet, frame }) = inner else {
+            return assert!(parts.is_empty(), "out of {fate:?}: {parts:?}");
+        };
+        let (frame, ids) = (read(vnet, frame).unwrap(), &datagram.probes);
+        let ends = self.ends(vni, &frame);
         match frame.body {
             Body::Packets(packets) => {
                 let (id, whole) =
@@ -292,9 +369,4 @@ fn fits(way: &Way, place: Place, seen: &Packet) -> bool {
         Port::Any => true,
     };
     way.place == place && way.dst == seen.dst && way.src.ip == seen.src.ip && port
-}
-
-/// Engines watch each other in datagrams of their own.
-pub(crate) fn is_path_probe(datagram: &[u8]) -> bool {
-    datagram.len() >= 8 && datagram[4..8] == [0, 0, 0, 2]
 }

@@ -27,9 +27,11 @@ mod probe;
 mod receivers;
 mod rng;
 mod run;
+mod sessions;
 mod speech;
 mod station;
 mod underlay;
+mod wire;
 mod world;
 
 use figures::Figures;

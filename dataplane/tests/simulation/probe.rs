@@ -19,6 +19,8 @@ pub(crate) struct Probe {
     pub(crate) sender: (Node, u32),
     /// As it was sent, payload included.
     pub(crate) packet: Packet,
+    /// Of its IP header: pieces of different datagrams differ in it.
+    pub(crate) ip_id: u16,
     pub(crate) conn: usize,
     /// The question it answers.
     pub(crate) question: Option<u64>,

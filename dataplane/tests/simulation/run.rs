@@ -8,8 +8,10 @@ use crate::model::Model;
 use crate::packet::Socket;
 use crate::probe::Probe;
 use crate::rng::Rng;
+use crate::sessions::Sessions;
 use crate::station::{Out, Station};
 use crate::underlay::Underlay;
+use crate::wire::Datagram;
 use crate::world::{Name, Net, Node, World};
 use skep_dataplane::{DropReason, Engine};
 use std::cmp::Reverse;
@@ -50,6 +52,7 @@ pub(crate) struct Run {
     /// The ends of what came out of engines.
     pub(crate) spoken: BTreeSet<(Socket, Socket)>,
     pub(crate) model: Model,
+    pub(crate) sessions: Sessions,
     pub(crate) underlay: Underlay,
     pub(crate) next_port: u32,
     pub(crate) next_seq: u32,
@@ -81,12 +84,10 @@ struct Queued(Event);
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Event {
-    /// A datagram arrives, and which probes it may carry.
+    /// A datagram arrives.
     Datagram {
         from: Node,
-        to: Node,
-        bytes: Vec<u8>,
-        probes: Vec<u64>,
+        datagram: Datagram,
     },
     /// An assignment arrives: this revision, as a change or as a full sync.
     Assign {
@@ -151,6 +152,7 @@ impl Run {
             queue: BinaryHeap::new(),
             serial: 0,
             model: Model::new(nets.clone()),
+            sessions: Sessions::default(),
             nets,
             history: vec![World::default()],
             stations: (1..=nodes).map(station).collect(),
@@ -238,7 +240,7 @@ impl Run {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Datagram { from, to, bytes, probes } => self.deliver(from, to, bytes, &probes),
+            Event::Datagram { from, datagram } => self.deliver(from, datagram),
             Event::Assign { node, revision, is_full } => self.assign(node, revision, is_full),
             Event::Reachability { node } => self.publish(node, false),
             Event::Restart { node } => self.restart(node),
@@ -269,6 +271,7 @@ impl Run {
         let now = self.instant();
         let mut out = Out::default();
         self.stations[at].engine.handle_timeout(now, &mut out);
+        self.sessions.lose_patience(self.now / 1_000);
         self.settle(at + 1, Input::Nothing, out);
         true
     }

@@ -5,7 +5,7 @@ use crate::judge::Input;
 use crate::packet::{Flags, Packet, Proto, Sending, Socket};
 use crate::probe::{MIN_LEN, Probe, payload};
 use crate::run::Run;
-use crate::world::{MTU, Name, Node};
+use crate::world::{Name, Node};
 use skep_dataplane::ids::MacAddr;
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl Run {
         is_long: bool,
     ) -> u64 {
         let Conn { net, proto, .. } = self.conns[conn];
-        let (sending, lens) = self.sizes(proto, is_long);
+        let (sending, lens) = self.sizes(net, proto, is_long);
         let head = Packet {
             proto,
             src,
@@ -36,7 +36,7 @@ impl Run {
         let passed = question.map_or_else(Vec::new, |id| self.probes[&id].passed.clone());
         let mut ids = Vec::new();
         let mut all = Vec::new();
-        for len in lens {
+        for (nth, len) in lens.into_iter().enumerate() {
             self.figures.probes += 1;
             let id = self.figures.probes;
             let packet = Packet { payload: payload(id, len), ..head.clone() };
@@ -46,6 +46,7 @@ impl Run {
                 net,
                 sender,
                 packet,
+                ip_id: self.next_ip_id.wrapping_add(nth as u16),
                 conn,
                 question,
                 passed: passed.clone(),
@@ -85,8 +86,8 @@ impl Run {
     }
 
     /// How it is handed over, and the length of each packet.
-    fn sizes(&mut self, proto: Proto, is_long: bool) -> (Sending, Vec<usize>) {
-        let most = usize::from(MTU) - 20 - 32;
+    fn sizes(&mut self, net: usize, proto: Proto, is_long: bool) -> (Sending, Vec<usize>) {
+        let most = usize::from(self.nets[net].mtu()) - 20 - 32;
         let mut len = |from: usize, to: usize| self.rng.between(from as u64, to as u64) as usize;
         let short = len(MIN_LEN, 80);
         if !is_long {

@@ -4,9 +4,12 @@
 use crate::identity::identity;
 use crate::judge::Input;
 use crate::run::{Event, FLOWS, Life, Run};
+use crate::sessions::Fate;
+use crate::wire::{Datagram, Nonce, Text};
 use crate::world::{Node, node_of, vtep};
 use skep_dataplane::ids::PortId;
-use skep_dataplane::{Engine, HEADROOM, Output, VnetHdr};
+use skep_dataplane::seal::Plaintext;
+use skep_dataplane::{DropReason, Engine, HEADROOM, Output, VnetHdr};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -24,7 +27,10 @@ pub(crate) struct Station {
 #[derive(Default)]
 pub(crate) struct Out {
     pub(crate) frames: Vec<(u32, VnetHdr, Vec<u8>)>,
-    pub(crate) datagrams: Vec<(Node, Vec<u8>)>,
+    pub(crate) datagrams: Vec<Datagram>,
+    /// Frames that wait for a session, and with whom.
+    pub(crate) waits: Vec<(Node, Text)>,
+    sealed: Option<(Nonce, Text)>,
     pub(crate) silent: Option<BTreeSet<Node>>,
 }
 
@@ -34,7 +40,17 @@ impl Output for Out {
     }
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
-        self.datagrams.push((node_of(to), datagram.to_vec()));
+        let (bytes, sealed) = (datagram.to_vec(), self.sealed.take());
+        self.datagrams.push(Datagram { to: node_of(to), bytes, sealed, probes: Vec::new() });
+    }
+
+    fn sealed(&mut self, key: [u8; 16], counter: u64, says: Plaintext<'_>) {
+        assert!(self.sealed.is_none(), "sealed, and not sent");
+        self.sealed = Some(((key, counter), Text::of(says)));
+    }
+
+    fn waits(&mut self, to: Ipv4Addr, says: Plaintext<'_>) {
+        self.waits.push((node_of(to), Text::of(says)));
     }
 
     fn reachability(&mut self, silent: &[Ipv4Addr]) {
@@ -94,6 +110,7 @@ impl Run {
         station.engine = Engine::with_flow_capacity(seed, identity(node, seed), FLOWS);
         station.silent.clear();
         self.model.restarted(node);
+        self.sessions.restarted(node);
         self.publish(node, true);
     }
 
@@ -118,38 +135,45 @@ impl Run {
     }
 
     /// Carries out what an engine said.
-    pub(crate) fn settle(&mut self, node: Node, input: Input, out: Out) {
-        let Out { frames, datagrams, silent } = out;
-        if let Some(silent) = silent {
+    pub(crate) fn settle(&mut self, node: Node, input: Input, mut out: Out) {
+        if let Some(silent) = out.silent.take() {
             self.figures.silences += silent.len() as u64;
             self.stations[node - 1].silent = silent;
             self.later(5_000, Event::Reachability { node });
         }
         let probes = input.probes();
-        self.judge(node, input, &frames, &datagrams);
-        for (to, bytes) in datagrams {
-            self.emit(node, to, bytes, &probes);
+        self.judge(node, input, &mut out);
+        for datagram in out.datagrams {
+            self.emit(node, datagram);
         }
-        for (port, vnet, frame) in frames {
+        for (port, vnet, frame) in out.frames {
             self.receive((node, port), vnet, &frame, &probes);
         }
     }
 
-    pub(crate) fn emit(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
-        let copies = self.underlay.copies(from, to, &mut self.rng);
-        if copies.len() > 1 {
-            for id in probes {
+    fn emit(&mut self, from: Node, datagram: Datagram) {
+        let copies = self.underlay.copies(from, datagram.to, &mut self.rng);
+        // Of a sealed one, its receiver takes one copy.
+        if copies.len() > 1 && datagram.sealed.is_none() {
+            for id in &datagram.probes {
                 self.probes.get_mut(id).unwrap().was_doubled = true;
             }
         }
         for after in copies {
-            let event = Event::Datagram { from, to, bytes: bytes.clone(), probes: probes.to_vec() };
-            self.later(after, event);
+            self.later(after, Event::Datagram { from, datagram: datagram.clone() });
         }
     }
 
-    pub(crate) fn deliver(&mut self, from: Node, to: Node, bytes: Vec<u8>, probes: &[u64]) {
-        let out = self.hand_over(vtep(from), to, bytes.clone());
-        self.settle(to, Input::Datagram { from, bytes, probes: probes.to_vec() }, out);
+    pub(crate) fn deliver(&mut self, from: Node, datagram: Datagram) {
+        let to = datagram.to;
+        let fate = self.sessions.arrives(to, from, &datagram.bytes);
+        let expected = if let Fate::Dropped(reason) = fate { Some(reason) } else { None };
+        let count = |run: &Self| expected.map(|reason| run.stations[to - 1].engine.stats().dropped(reason));
+        let before = count(self);
+        let out = self.hand_over(vtep(from), to, datagram.bytes.clone());
+        let dropped = count(self).zip(before).map(|(after, before)| after - before);
+        assert_eq!(dropped, expected.map(|_| 1), "node {to} drops what {from} sent as {expected:?}");
+        self.figures.replayed += u64::from(expected == Some(DropReason::Replayed));
+        self.settle(to, Input::Datagram { from, datagram, fate }, out);
     }
 }

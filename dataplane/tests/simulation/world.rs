@@ -13,8 +13,8 @@ use std::net::Ipv4Addr;
 /// Nodes are numbered from 1.
 pub(crate) type Node = usize;
 
-/// The largest IP packet of every network, in bytes.
-pub(crate) const MTU: u16 = 1450;
+/// Of the underlay, in bytes.
+pub(crate) const UNDERLAY_MTU: u16 = 1_500;
 
 /// A network: fixed for a whole run. Two may have the same subnet.
 #[derive(Clone, Debug)]
@@ -23,6 +23,18 @@ pub(crate) struct Net {
     pub(crate) subnet: Ipv4Net,
     pub(crate) gateway: Ipv4Addr,
     pub(crate) ingress: bool,
+    pub(crate) policy: Policy,
+}
+
+impl Net {
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.policy == Policy::Sealed
+    }
+
+    /// Its largest IP packet, in bytes.
+    pub(crate) fn mtu(&self) -> u16 {
+        UNDERLAY_MTU - self.policy.overhead()
+    }
 }
 
 /// An address of a network.
@@ -78,7 +90,7 @@ impl World {
             networks: networks.collect(),
             reserved: nets.iter().map(|net| net.subnet).collect(),
             peers: (1..=nodes).filter(|peer| *peer != node).map(peer).collect(),
-            underlay_mtu: MTU + Policy::Plain.overhead(),
+            underlay_mtu: UNDERLAY_MTU,
         }
     }
 
@@ -103,10 +115,10 @@ impl World {
         };
         Network {
             vni: Vni::new(net.vni).expect("24 bits"),
-            policy: Policy::Plain,
+            policy: net.policy,
             subnet: net.subnet,
             gateway: net.gateway,
-            mtu: MTU,
+            mtu: net.mtu(),
             endpoints: self.seats.iter().filter(|(name, _)| name.net == at).map(endpoint).collect(),
             services: self.services.iter().filter(|(name, _)| name.net == at).map(service).collect(),
             ingress: net.ingress,

@@ -1,13 +1,13 @@
 //! What engines say of their own accord: resets and errors, to those they concern.
 
-use super::{fits, is_path_probe};
+use super::{Seen, fits};
 use crate::judge::Input;
 use crate::model::Place;
-use crate::packet::{Body, Flags, Frame, Packet, Proto, ip_at, read};
+use crate::packet::{Body, Flags, Packet, Proto, ip_at, read};
 use crate::probe::id_in;
 use crate::run::Run;
+use crate::wire::{Datagram, Inner};
 use crate::world::Node;
-use skep_dataplane::VnetHdr;
 use std::net::Ipv4Addr;
 
 /// A reset, its network, and the endpoints it is from and for.
@@ -36,12 +36,10 @@ impl Run {
     }
 
     /// A datagram that carries nothing but a reset that an engine made on its own.
-    pub(super) fn bare_reset(&self, datagram: &[u8]) -> Option<Bare> {
-        if is_path_probe(datagram) {
-            return None;
-        }
-        let frame = read(VnetHdr::default(), &datagram[8..]).ok()?;
-        let ends = self.ends(datagram, &frame);
+    pub(super) fn bare_reset(&self, datagram: &Datagram) -> Option<Bare> {
+        let Inner { vni, vnet, frame } = datagram.inner()?;
+        let frame = read(vnet, frame).ok()?;
+        let ends = self.ends(vni, &frame);
         match frame.body {
             Body::Packets(packets) if packets[0].payload.is_empty() => {
                 Some(Bare { ends, packet: packets[0].clone() })
@@ -51,9 +49,9 @@ impl Run {
     }
 
     /// Such a reset goes the way of what it resets, or nowhere.
-    pub(super) fn judge_reset(&mut self, node: Node, from: Node, reset: &Bare, seen: &[(Place, Frame)]) {
+    pub(super) fn judge_reset(&mut self, node: Node, from: Node, reset: &Bare, seen: &[Seen]) {
         let ways = self.model.arrived(node, from, reset.ends, &reset.packet, self.now);
-        let out = seen.iter().map(|(place, frame)| match &frame.body {
+        let out = seen.iter().map(|Seen { place, frame, .. }| match &frame.body {
             Body::Packets(packets) => (*place, packets[0].clone()),
             Body::Piece { .. } | Body::Error { .. } => panic!("out of a reset: {frame:?}"),
         });

@@ -13,6 +13,7 @@ pub(crate) struct Frame {
     pub(crate) src: Ipv4Addr,
     pub(crate) dst: Ipv4Addr,
     pub(crate) ip_len: usize,
+    pub(crate) ip_id: u16,
     pub(crate) body: Body,
 }
 
@@ -54,7 +55,7 @@ pub(crate) fn read(vnet: VnetHdr, frame: &[u8]) -> Result<Frame, String> {
     } else {
         read_body(vnet, ip[9], src, dst, &ip[IP..])?
     };
-    Ok(Frame { dst_mac: mac(0), src_mac: mac(6), src, dst, ip_len: len, body })
+    Ok(Frame { dst_mac: mac(0), src_mac: mac(6), src, dst, ip_len: len, ip_id: u16_at(ip, 4), body })
 }
 
 /// Reads what an IP packet that was put together from its pieces holds.
