@@ -173,6 +173,15 @@ impl Run {
             assert!(conn.is_done, "in the still world, conversation {nth} was not completed: {conn:?}");
         }
         assert_eq!(self.drops_of_all(), self.dropped, "in the still world, something was dropped");
+        for (node, station) in (1..).zip(&self.stations) {
+            let stats = station.engine.stats();
+            let lost = (stats.dropped(DropReason::NoSession), stats.dropped(DropReason::BridgeFull));
+            assert_eq!(
+                lost,
+                self.sessions.lost(node),
+                "node {node} lost others than those that waited too long"
+            );
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "a conversation is that much")]

@@ -7,6 +7,7 @@ pub(crate) struct Figures {
     pub(crate) probes: u64,
     pub(crate) arrived: u64,
     pub(crate) forged: u64,
+    pub(crate) injected: u64,
     pub(crate) answered: u64,
     pub(crate) turns: u64,
     pub(crate) replaced_ports: u64,
@@ -37,7 +38,7 @@ impl Figures {
         self.clone().all().iter().all(|(_, n)| **n > 0)
     }
 
-    fn all(&mut self) -> [(&'static str, &mut u64); 17] {
+    fn all(&mut self) -> [(&'static str, &mut u64); 18] {
         [
             ("packets", &mut self.probes),
             ("arrivals", &mut self.arrived),
@@ -53,6 +54,7 @@ impl Figures {
             ("sessions agreed on", &mut self.handshakes),
             ("repeated datagrams refused", &mut self.replayed),
             ("forgeries heard by nobody", &mut self.forged),
+            ("datagrams injected in vain", &mut self.injected),
             ("revisions", &mut self.revisions),
             ("engines begun anew", &mut self.restarts),
             ("conversations in the still world", &mut self.matrix),

@@ -11,7 +11,7 @@ use skep_dataplane::ids::MacAddr;
 use std::net::Ipv4Addr;
 
 /// An address of the underlay that is no node's.
-const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 250);
 
 impl Run {
     /// Somebody forges something, or honestly asks who has an address.

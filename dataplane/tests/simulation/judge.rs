@@ -106,7 +106,8 @@ impl Run {
         let probes = input.probes();
         let mut seen = Vec::new();
         for (port, vnet, frame) in &out.frames {
-            let frame = read(*vnet, frame).unwrap_or_else(|wrong| panic!("to port {port}: {wrong}; {input:?}"));
+            let frame =
+                read(*vnet, frame).unwrap_or_else(|wrong| panic!("to port {port}: {wrong}; {input:?}"));
             seen.push(Seen { place: Place::Port(*port), frame, by: By::Port, probe: None });
         }
         for (at, datagram) in out.datagrams.iter_mut().enumerate() {
@@ -119,7 +120,10 @@ impl Run {
             let frame = self.read_inner(inner, is_sealed, &probes);
             seen.push(Seen { place: Place::Node(datagram.to), frame, by: By::Datagram(at), probe: None });
         }
-        assert!(!self.sessions.is_anyone_kept_waiting(node), "node {node} has a session, and frames wait for it");
+        assert!(
+            !self.sessions.is_anyone_kept_waiting(node),
+            "node {node} has a session, and frames wait for it"
+        );
         for (at, (to, text)) in out.waits.iter().enumerate() {
             let frame = self.read_inner(text.inner().expect("a frame"), true, &probes);
             seen.push(Seen { place: Place::Node(*to), frame, by: By::Waiting(at), probe: None });
@@ -129,7 +133,9 @@ impl Run {
 
     /// Whether it carries what waited for a session: that leaves first, in its order, and as it was.
     fn has_waited(&mut self, node: Node, datagram: &mut Datagram) -> bool {
-        let Some((_, text)) = datagram.sealed.as_ref().filter(|(_, text)| text.is_frame()) else { return false };
+        let Some((_, text)) = datagram.sealed.as_ref().filter(|(_, text)| text.is_frame()) else {
+            return false;
+        };
         self.figures.sealed += 1;
         let Some(waiting) = self.sessions.next_waiting(node, datagram.to) else { return false };
         assert_eq!(*text, waiting.text, "node {node} sends something else than what waited first");
@@ -171,7 +177,12 @@ impl Run {
             assert_eq!(vni, self.nets[self.probes[id].net].vni, "probe {id} left in another network");
         }
         let frame = read(vnet, frame).unwrap_or_else(|wrong| panic!("to the underlay: {wrong}"));
-        assert!(frame.ip_len <= usize::from(net.mtu()), "{} bytes leave where {} fit", frame.ip_len, net.mtu());
+        assert!(
+            frame.ip_len <= usize::from(net.mtu()),
+            "{} bytes leave where {} fit",
+            frame.ip_len,
+            net.mtu()
+        );
         frame
     }
 

@@ -16,10 +16,12 @@
 
 mod churn;
 mod clients;
+mod eavesdropper;
 mod figures;
 mod hostile;
 #[path = "../identity/mod.rs"]
 mod identity;
+mod injector;
 mod judge;
 mod model;
 mod packet;

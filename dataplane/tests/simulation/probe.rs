@@ -68,6 +68,16 @@ pub(crate) fn payload(id: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
+/// So many bytes of a payload in a row are no accident.
+pub(crate) const STRETCH: usize = 16;
+
+/// Whether bytes follow each other as they do somewhere in a payload, whichever: every second one differs from the next
+/// in its lowest bit alone.
+pub(crate) fn is_stretch(bytes: &[u8]) -> bool {
+    let is_so = |from: usize| bytes[from..].chunks_exact(2).all(|pair| pair[0] ^ pair[1] == 1);
+    is_so(0) || is_so(1)
+}
+
 /// The number in a payload.
 pub(crate) fn id_in(payload: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(payload.get(..ID_LEN)?.try_into().ok()?))

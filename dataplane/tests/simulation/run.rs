@@ -1,8 +1,10 @@
 //! [`Run`]: one seed's cluster, its clock and its queue of things to come.
 
 use crate::clients::Conn;
+use crate::eavesdropper::Eavesdropper;
 use crate::figures::Figures;
 use crate::identity::identity;
+use crate::injector::Injector;
 use crate::judge::Input;
 use crate::model::Model;
 use crate::packet::Socket;
@@ -53,6 +55,8 @@ pub(crate) struct Run {
     pub(crate) spoken: BTreeSet<(Socket, Socket)>,
     pub(crate) model: Model,
     pub(crate) sessions: Sessions,
+    pub(crate) eavesdropper: Eavesdropper,
+    pub(crate) injector: Injector,
     pub(crate) underlay: Underlay,
     pub(crate) next_port: u32,
     pub(crate) next_seq: u32,
@@ -107,6 +111,7 @@ pub(crate) enum Event {
     Heal,
     Connect,
     Forge,
+    Inject,
     /// A client looks whether this question of its connection was answered.
     Overdue {
         conn: usize,
@@ -153,6 +158,8 @@ impl Run {
             serial: 0,
             model: Model::new(nets.clone()),
             sessions: Sessions::default(),
+            eavesdropper: Eavesdropper::default(),
+            injector: Injector::default(),
             nets,
             history: vec![World::default()],
             stations: (1..=nodes).map(station).collect(),
@@ -228,6 +235,10 @@ impl Run {
         some(self, 20, 60, Event::Connect);
         some(self, 5, 25, Event::Forge);
         some(self, 0, 3, Event::Part);
+        for _ in 0..self.rng.between(50, 150) {
+            let at = self.rng.below(END);
+            self.later(at, Event::Inject);
+        }
         for _ in 0..self.rng.below(3) {
             let node = self.rng.between(1, self.nodes() as u64 + 1) as Node;
             let at = self.rng.below(MOTION);
@@ -249,6 +260,7 @@ impl Run {
             Event::Heal => self.underlay.parted.clear(),
             Event::Connect => self.connect(),
             Event::Forge => self.forge(),
+            Event::Inject => self.inject(),
             Event::Next { conn } => self.ask(conn),
             Event::Overdue { conn, question } => self.overdue(conn, question),
             Event::Answer { question, at, from, to } => self.answer(question, at, from, to),

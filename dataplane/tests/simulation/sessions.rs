@@ -104,12 +104,16 @@ impl Sessions {
         self.ends.get(&(node, with)).is_some_and(|end| end.current.is_some())
     }
 
-    /// Whether a datagram would be new to its receiver, in a session it knows.
-    pub(crate) fn is_awaited(&self, node: Node, from: Node, bytes: &[u8]) -> bool {
-        let Kind::Session { index, counter } = kind(bytes) else { return false };
-        let Some(end) = self.ends.get(&(node, from)) else { return false };
+    /// The index in a node's newest initiation to another, if it was not answered.
+    pub(crate) fn asked(&self, node: Node, of: Node) -> Option<u32> {
+        self.ends.get(&(node, of))?.asked
+    }
+
+    /// Whether a counter came in a session of a node's with another; `None`: it has none with this index.
+    pub(crate) fn has_come(&self, node: Node, from: Node, index: u32, counter: u64) -> Option<bool> {
+        let end = self.ends.get(&(node, from))?;
         let mut sessions = [&end.current, &end.previous, &end.offered].into_iter().flatten();
-        sessions.any(|session| session.ours == index && !session.came.contains(&counter))
+        Some(sessions.find(|session| session.ours == index)?.came.contains(&counter))
     }
 
     /// A frame waits for a session. The oldest of too many gives way.

@@ -42,6 +42,9 @@ impl Run {
             let packet = Packet { payload: payload(id, len), ..head.clone() };
             all.extend(&packet.payload);
             ids.push(id);
+            if self.nets[net].is_sealed() {
+                self.eavesdropper.keep_from(id, &packet.payload);
+            }
             let probe = Probe {
                 net,
                 sender,

@@ -152,6 +152,8 @@ impl Run {
     }
 
     fn emit(&mut self, from: Node, datagram: Datagram) {
+        self.eavesdropper.hear(&datagram).unwrap_or_else(|heard| panic!("{heard}: {datagram:02x?}"));
+        self.injector.note(from, &datagram, false, &mut self.rng);
         let copies = self.underlay.copies(from, datagram.to, &mut self.rng);
         // Of a sealed one, its receiver takes one copy.
         if copies.len() > 1 && datagram.sealed.is_none() {
@@ -174,6 +176,7 @@ impl Run {
         let dropped = count(self).zip(before).map(|(after, before)| after - before);
         assert_eq!(dropped, expected.map(|_| 1), "node {to} drops what {from} sent as {expected:?}");
         self.figures.replayed += u64::from(expected == Some(DropReason::Replayed));
+        self.injector.note(from, &datagram, true, &mut self.rng);
         self.settle(to, Input::Datagram { from, datagram, fate }, out);
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Datagram {
 }
 
 /// What is in a sealed datagram, or is to be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Text {
     /// Zero: of no network.
     pub(crate) vni: u32,
