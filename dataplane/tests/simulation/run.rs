@@ -24,9 +24,10 @@ use std::time::{Duration, Instant};
 /// How long the world is in motion, in microseconds.
 pub(crate) const MOTION: u64 = 5_000_000;
 
-/// From then on nothing is lost and nothing changes; a second and a half later everybody knows the same, silent peers
-/// have answered again and no packet of before is on its way.
-const STILL: u64 = MOTION + 1_500_000;
+/// From then on nothing is lost and nothing changes. Whoever was asked for a session in vain is asked again within a
+/// second and a third, and a silent peer has answered twice half a second after that: then everybody knows the same, and
+/// no packet of before is on its way.
+const STILL: u64 = MOTION + 2_500_000;
 
 /// This long before, everybody falls silent: what is still said of before may rightly be refused.
 const HUSH: u64 = 200_000;

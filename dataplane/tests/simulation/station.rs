@@ -5,7 +5,7 @@ use crate::identity::identity;
 use crate::judge::Input;
 use crate::run::{Event, FLOWS, Life, Run};
 use crate::sessions::Fate;
-use crate::wire::{Datagram, Nonce, Text};
+use crate::wire::{Datagram, Kind, Nonce, Text, kind};
 use crate::world::{Node, node_of, vtep};
 use skep_dataplane::ids::PortId;
 use skep_dataplane::seal::Plaintext;
@@ -153,6 +153,9 @@ impl Run {
 
     fn emit(&mut self, from: Node, datagram: Datagram) {
         self.eavesdropper.hear(&datagram).unwrap_or_else(|heard| panic!("{heard}: {datagram:02x?}"));
+        if let Kind::Handshake(step) = kind(&datagram.bytes) {
+            self.tell(|| format!("node {from} to {}: {step:x?}", datagram.to));
+        }
         self.injector.note(from, &datagram, false, &mut self.rng);
         let copies = self.underlay.copies(from, datagram.to, &mut self.rng);
         // Of a sealed one, its receiver takes one copy.

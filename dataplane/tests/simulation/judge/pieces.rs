@@ -3,7 +3,7 @@
 use super::Part;
 use crate::model::{Place, Way};
 use crate::packet::{Packet, Proto, Socket, u16_at};
-use crate::probe::{Pieces, is_whole};
+use crate::probe::{Pieces, Probe, is_whole};
 use crate::run::{Event, Run};
 use crate::world::Node;
 use std::collections::BTreeMap;
@@ -12,6 +12,9 @@ use std::net::Ipv4Addr;
 /// Pieces that arrive within this time of each other are put together, in microseconds; an engine holds one that is
 /// early for 100 ms.
 const TOGETHER: u64 = 80_000;
+
+/// Packets in pieces that an engine follows at once of one source: a further one takes the place of the oldest.
+const FOLLOWED: usize = 8;
 
 impl Run {
     /// A piece of a packet goes where the first one goes; if it comes before that, it may wait for it.
@@ -45,6 +48,10 @@ impl Run {
         pieces.is_welcome &=
             !ways.is_empty() && pieces.generation == generation && now < pieces.first_at + TOGETHER;
         pieces.arrived.insert(at, (end, more));
+        if self.is_crowded(node, id) {
+            self.probes.get_mut(&id).unwrap().pieces.get_mut(&node).unwrap().is_welcome = false;
+        }
+        let pieces = &self.probes[&id].pieces[&node];
         let spans = pieces.arrived.iter().map(|(from, (to, _))| (*from, *to)).collect();
         let is_welcome = pieces.is_welcome;
         let followed = pieces.first_went;
@@ -64,6 +71,16 @@ impl Run {
         if is_welcome && has_last && is_whole(spans, len) {
             self.later(2 * TOGETHER, Event::Assembled { probe: id });
         }
+    }
+
+    /// Whether one source sends a node more packets in pieces at once than its engine follows: those of a crowd that
+    /// waited for a session arrive together.
+    fn is_crowded(&self, node: Node, id: u64) -> bool {
+        let source = |probe: &Probe| (probe.net, probe.sender.0, probe.wire.map(|(src, _)| src.ip));
+        let its = source(&self.probes[&id]);
+        let is_new = |pieces: &Pieces| self.now < pieces.first_at + TOGETHER;
+        let rivals = self.probes.values().filter(|probe| probe.pieces.get(&node).is_some_and(is_new));
+        rivals.filter(|probe| source(probe) == its).count() > FOLLOWED
     }
 
     /// All pieces of a probe arrived in time where it may be heard.
