@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 #![allow(dead_code, reason = "not every helper is of use to this half of the tests")]
 
+mod audit;
 mod classes;
 mod forged;
 mod hardship;

@@ -2,10 +2,10 @@
 
 use crate::identity::{identity, public};
 use skep_dataplane::ids::{MacAddr, PortId, Vni};
-use skep_dataplane::seal::Identity;
+use skep_dataplane::seal::{Identity, Plaintext};
 use skep_dataplane::snapshot::*;
 use skep_dataplane::{DropReason, Engine, HEADROOM, Output, PathStats, VnetHdr};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,12 +46,15 @@ pub(crate) struct World {
     pub(crate) underlay_mtu: u16,
     /// What a node makes of a network of its snapshot: one that lies makes something else.
     pub(crate) shape: Shape,
+    /// By the name of each key that was ever sealed with: the counter that comes next.
+    pub(crate) sealed_with: HashMap<[u8; 16], u64>,
 }
 
 #[derive(Default)]
 struct Collected {
     frames: Vec<(PortId, VnetHdr, Vec<u8>)>,
     datagrams: Vec<(Ipv4Addr, Vec<u8>)>,
+    sealed: Vec<([u8; 16], u64)>,
 }
 
 impl Output for Collected {
@@ -64,6 +67,10 @@ impl Output for Collected {
     }
 
     fn reachability(&mut self, _: &[Ipv4Addr]) {}
+
+    fn sealed(&mut self, key: [u8; 16], counter: u64, _: Plaintext<'_>) {
+        self.sealed.push((key, counter));
+    }
 }
 
 pub(crate) fn vtep(node: usize) -> Ipv4Addr {
@@ -104,6 +111,7 @@ impl World {
             members: (1..=nodes).collect(),
             underlay_mtu: 1_500,
             shape: Box::new(|_, _| ()),
+            sealed_with: HashMap::new(),
         }
     }
 
@@ -179,6 +187,11 @@ impl World {
         let now = self.instant();
         let Some(engine) = &mut self.engines[node - 1] else { return };
         act(engine, now, &mut out);
+        for (key, counter) in out.sealed {
+            let next = self.sealed_with.entry(key).or_default();
+            assert_eq!(counter, *next, "each counter once, one after the other, whatever becomes of nodes");
+            *next += 1;
+        }
         let frames = out.frames.into_iter().map(|(port, vnet, frame)| (self.now, node, port, vnet, frame));
         self.heard.extend(frames);
         for (to, datagram) in out.datagrams {

@@ -114,7 +114,7 @@ fn step(bytes: &[u8]) -> Step {
     assert_eq!((vni(bytes), u16_at(bytes, 14), bytes[13]), (0, 0, 0), "a handshake's header");
     match (bytes[12], bytes.len()) {
         (1, 180) => Step::Initiation { sender: u32_at(bytes, 16) },
-        (2, 112) => Step::Response { sender: u32_at(bytes, 16), receiver: u32_at(bytes, 20) },
+        (2, 120) => Step::Response { sender: u32_at(bytes, 16), receiver: u32_at(bytes, 20) },
         (3, 76) => Step::Cookie,
         other => panic!("no step of a handshake: {other:?}"),
     }

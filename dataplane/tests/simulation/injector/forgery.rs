@@ -15,7 +15,7 @@ use std::net::Ipv4Addr;
 /// Of a handshake message: its index, its MACs, and the lengths of the three.
 const INDEX: usize = 16;
 const MACS: usize = 32;
-const LENGTHS: [usize; 3] = [180, 112, 76];
+const LENGTHS: [usize; 3] = [180, 120, 76];
 
 /// Where a datagram's mark is, and what is sealed or authenticated begins.
 const MARK: usize = 7;
