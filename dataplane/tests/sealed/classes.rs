@@ -106,6 +106,9 @@ impl Forger {
         world.run_for(10);
         self.recorded.bygone.append(&mut self.recorded.replays);
         self.recorded.bygone.truncate(4_000);
+        // Those that have arrived: what is still in the air may come for the first time.
+        let now = world.now;
+        world.wire.retain(|(at, ..)| at + world.delay < now);
         self.recorded.replays = world.sealed_on_wire(1, VICTIM);
         let fate = std::mem::replace(&mut world.fate, Box::new(|_, _, _, _| None));
         world.say(1, VICTIM, b"caught on the way");
