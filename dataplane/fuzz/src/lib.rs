@@ -4,18 +4,27 @@
 //! An input is a script: steps of a few bytes each that say who sends what. Each target builds its frames as far as
 //! the fuzzer would need too long to find them (addresses, checksums), and leaves the rest to it.
 
+mod pair;
 mod script;
 mod world;
 
-use script::Script;
+use pair::Pair;
+use script::{Script, Step};
 use world::{ENDPOINTS, Sender, World};
 
 /// What runs one input; it panics where something doesn't hold.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: &[(&str, Target)] =
-    &[("vxlan", vxlan), ("frame", frame), ("arp", arp), ("icmp_error", icmp_error), ("fragments", fragments)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("vxlan", vxlan),
+    ("frame", frame),
+    ("arp", arp),
+    ("icmp_error", icmp_error),
+    ("fragments", fragments),
+    ("handshake", handshake),
+    ("open", open),
+];
 
 /// Steps of one input that are looked at: enough for a conversation, few enough to be quick.
 const MAX_STEPS: usize = 32;
@@ -105,6 +114,73 @@ pub fn fragments(data: &[u8]) {
         world.pass(sender, way, &frame);
         world.wait(u64::from(pause) * 200);
     }
+}
+
+/// Steps towards a session with a peer that restarts, over a wire that loses, repeats and changes: its messages, theirs
+/// with other bytes, and what is none of theirs.
+pub fn handshake(data: &[u8]) {
+    let mut pair = Pair::new();
+    for mut step in Script::new(data).steps().take(MAX_STEPS) {
+        match step.byte() % 8 {
+            0 => pair.arrive_from(step.byte(), step.rest()),
+            1 => {
+                let (who, message) = (step.byte(), message(&mut step));
+                pair.arrive_from(who, &message);
+            }
+            2 => pair.wait(u64::from(step.byte()) * 20),
+            3 => pair.reach_nth(step.byte()),
+            4 => pair.exchange(),
+            5 => pair.restart_peer(),
+            _ => repeat(&mut pair, &mut step),
+        }
+    }
+}
+
+/// Datagrams of a session: the peer's, in any order and number, theirs with other bytes, and what is none of theirs.
+pub fn open(data: &[u8]) {
+    let mut pair = Pair::in_session();
+    for mut step in Script::new(data).steps().take(MAX_STEPS) {
+        match step.byte() % 8 {
+            0 => pair.arrive_from(step.byte(), step.rest()),
+            1 | 2 => pair.seal(step.rest()),
+            3 => {
+                pair.wait(u64::from(step.byte()) * 500);
+                pair.exchange();
+            }
+            4 => pair.wait(u64::from(step.byte()) * 20),
+            _ => repeat(&mut pair, &mut step),
+        }
+    }
+}
+
+/// A message of a handshake with its header and in its length.
+fn message(step: &mut Step<'_>) -> Vec<u8> {
+    let kind = step.byte() % 3;
+    let mut message = vec![8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, kind + 1, 0, 0, 0];
+    message.extend(step.rest());
+    message.resize([180, 112, 76][usize::from(kind)], 0);
+    message
+}
+
+/// Something the peer sent, from it or another, and as it was, with another byte, another length or another header.
+fn repeat(pair: &mut Pair, step: &mut Step<'_>) {
+    let (who, nth, how) = (step.byte(), step.byte(), step.byte());
+    let Some(mut datagram) = pair.recorded(nth) else { return };
+    match how % 5 {
+        1 => {
+            let at = usize::from(u16::from_be_bytes(step.array())) % datagram.len();
+            datagram[at] ^= step.byte().max(1);
+        }
+        2 => datagram.truncate(usize::from(u16::from_be_bytes(step.array())) % datagram.len()),
+        3 => datagram.extend(step.rest()),
+        4 => {
+            let (at, bytes) = (usize::from(step.byte()) % 24, step.rest());
+            let place = datagram.iter_mut().skip(at).zip(bytes);
+            place.for_each(|(place, byte)| *place = *byte);
+        }
+        _ => {}
+    }
+    pair.arrive_from(who, &datagram);
 }
 
 /// How a frame gets to the engine: straight from its port, or wrapped by the sender's node.

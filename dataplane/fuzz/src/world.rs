@@ -12,17 +12,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
 
-const OVERLAY: u32 = 4097;
+pub(crate) const OVERLAY: u32 = 4097;
 const INGRESS: u32 = 4096;
 const MTU: u16 = 1450;
+pub(crate) const MTU_SEALED: u16 = 1418;
 /// More than an input opens, and quickly made.
 const FLOWS: usize = 64;
 /// RFC 7348 §5 and Ethernet: the bytes a datagram has besides its IP packet.
 const ENCAPSULATION: usize = 8 + 14;
-const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 3)];
-const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
+pub(crate) const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 3)];
+pub(crate) const STRANGER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 
-const fn overlay(last: u8) -> Ipv4Addr {
+pub(crate) const fn overlay(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, last)
 }
 
@@ -298,7 +299,7 @@ fn snapshot() -> Snapshot {
     }
 }
 
-fn network(vni: u32, base: Ipv4Addr, endpoints: Vec<Endpoint>) -> Network {
+pub(crate) fn network(vni: u32, base: Ipv4Addr, endpoints: Vec<Endpoint>) -> Network {
     Network {
         vni: Vni::new(vni).expect("24 bits"),
         policy: Policy::Plain,
