@@ -13,7 +13,7 @@ use crate::wire::sealed::handshake::{PAYLOAD_1_LEN, PAYLOAD_2_LEN};
 /// What an initiation says under its seal. Zero stands for no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// Which of its sender's lives it is of: random, drawn at each start.
+    /// Which of its sender's lives it is of, as far as its receiver is concerned: random.
     pub(crate) life: u64,
     /// Milliseconds since that start. Rises with every initiation to the same peer.
     pub(crate) time: u64,

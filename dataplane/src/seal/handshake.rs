@@ -16,7 +16,7 @@ impl Seals {
         let our_index = self.free_index();
         let peer = &mut self.peers[at];
         peer.note_attempt(now, &mut self.entropy);
-        let claim = peer.fresh.claim(self.life, now);
+        let claim = peer.fresh.claim(peer.life, now);
         let is_promising = claim.repeated != 0;
         // Fails for a key that nobody can have a session with: every try comes to nothing.
         let Ok((noise, first)) = self.noise.initiate(&peer.key, &claim.to_bytes(), &mut self.entropy) else {
@@ -149,7 +149,7 @@ impl Seals {
     ) -> Result<(), DropReason> {
         let our_index = self.free_index();
         let peer = &mut self.peers[at];
-        let responded = received.respond(&peer.fresh.response(self.life));
+        let responded = received.respond(&peer.fresh.response(peer.life));
         let (agreed, second) = responded.map_err(|_| DropReason::HandshakeForged)?;
         let session = Session::new(self.suite, &agreed, (our_index, their_index), false, now);
         let yielded = peer.pending.take().map(|pending| pending.our_index);

@@ -109,8 +109,6 @@ pub(crate) struct Seals {
     jar: CookieJar,
     load: Load,
     entropy: Entropy,
-    /// This node's start: drawn anew at each.
-    life: u64,
     peers: Vec<Peer>,
     by_vtep: Map<Ipv4Addr, usize>,
     by_index: Map<u32, Owner>,
@@ -143,7 +141,6 @@ impl Seals {
             macs,
             jar: CookieJar::new(&mut entropy),
             load: Load::new(),
-            life: entropy.nonzero_u64(),
             entropy,
             peers: Vec::new(),
             by_vtep: Map::default(),

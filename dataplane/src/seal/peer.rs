@@ -52,6 +52,8 @@ pub(crate) struct Peer {
     previous: Option<Box<Session>>,
     next: Option<Box<Session>>,
     pub(crate) pending: Option<Pending>,
+    /// Which of our lives this is to it: drawn anew at each start, and where we had forgotten it in between.
+    pub(crate) life: u64,
     pub(crate) fresh: Freshness,
     cookie: Option<(Cookie, u64)>,
     pub(crate) bridge: Bridge,
@@ -98,6 +100,7 @@ impl Peer {
             previous: None,
             next: None,
             pending: None,
+            life: entropy.nonzero_u64(),
             fresh: Freshness::new(entropy),
             cookie: None,
             bridge: Bridge::default(),

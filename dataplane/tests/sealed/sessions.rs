@@ -128,6 +128,26 @@ fn a_restarted_node_is_back_within_a_second_and_a_half() {
 }
 
 #[test]
+fn a_peer_that_is_one_again_is_back_within_a_second_and_a_half() {
+    for (forgetful, other) in [(1, 2), (2, 1)] {
+        for phase in (0..1_400).step_by(70) {
+            let mut world = World::pair();
+            world.knows = Box::new(move |node, _| node != forgetful);
+            world.publish(forgetful);
+            world.run_for(5 * SECOND + phase);
+            world.knows = Box::new(|_, _| true);
+            world.publish(forgetful);
+            let back = (0..200).find(|_| {
+                world.run_for(20);
+                world.round(other, forgetful, 4).is_some() && world.round(forgetful, other, 4).is_some()
+            });
+            let back = back.map(|tries| tries * 28);
+            assert!(back.is_some_and(|back| back <= 1_500), "{forgetful} forgot, in phase {phase}: {back:?}");
+        }
+    }
+}
+
+#[test]
 fn both_restarted_find_each_other_at_once() {
     let mut world = World::pair();
     world.run_for(10 * SECOND);

@@ -77,12 +77,12 @@ impl Run {
                 _ => self.scale_down(&mut world, net),
             }
         }
-        world.revision += 1;
-        self.figures.revisions += 1;
-        let revision = world.revision;
-        self.tell(|| format!("revision {revision}: {world:?}"));
-        self.history.push(world);
-        for node in 1..=self.nodes() {
+        if self.rng.percent(8) {
+            if world.gone.is_empty() { self.expel(&mut world) } else { self.take_back(&mut world) }
+        }
+        let members: Vec<Node> = (1..=self.nodes()).filter(|node| !world.gone.contains(node)).collect();
+        let revision = self.revise(world);
+        for node in members {
             let late = if self.rng.percent(15) { 1_500_000 } else { 200_000 };
             let after = self.rng.below(late);
             self.later(after, Event::Assign { node, revision, is_full: false });
@@ -92,6 +92,49 @@ impl Run {
                 self.later(after, Event::Assign { node, revision, is_full: true });
             }
         }
+    }
+
+    fn revise(&mut self, mut world: World) -> u64 {
+        world.revision += 1;
+        self.figures.revisions += 1;
+        let revision = world.revision;
+        self.tell(|| format!("revision {revision}: {world:?}"));
+        self.history.push(world);
+        revision
+    }
+
+    /// A node is no member any more, and goes on as if it were.
+    fn expel(&mut self, world: &mut World) {
+        let node = self.rng.between(1, self.nodes() as u64 + 1) as Node;
+        self.figures.expelled += 1;
+        world.gone.insert(node);
+        let seats = world.seats.extract_if(.., |_, seat| seat.node == node);
+        for (name, _) in seats {
+            for (_, service) in world.services.iter_mut().filter(|(vip, _)| vip.net == name.net) {
+                service.backends.retain(|(ip, _)| *ip != name.ip);
+            }
+        }
+    }
+
+    fn take_back(&mut self, world: &mut World) {
+        for node in std::mem::take(&mut world.gone) {
+            let name = Name { net: 0, ip: address(&self.nets[0], HOSTS + node as u8) };
+            self.seat(world, name, node, true);
+        }
+    }
+
+    /// Whoever is gone is a member again.
+    pub(crate) fn reunite(&mut self) {
+        let mut world = self.world().clone();
+        if !world.gone.is_empty() {
+            self.take_back(&mut world);
+            self.revise(world);
+        }
+    }
+
+    fn any_member(&mut self, world: &World) -> Node {
+        let members: Vec<Node> = (1..=self.nodes()).filter(|node| !world.gone.contains(node)).collect();
+        *self.rng.pick(&members)
     }
 
     fn seat(&mut self, world: &mut World, name: Name, node: Node, is_host: bool) {
@@ -109,7 +152,7 @@ impl Run {
             return;
         }
         let name = *self.rng.pick(&free);
-        let node = self.rng.between(1, self.nodes() as u64 + 1) as Node;
+        let node = self.any_member(world);
         self.seat(world, name, node, false);
     }
 
@@ -131,8 +174,7 @@ impl Run {
     fn hand_over_address(&mut self, world: &mut World, net: usize) {
         let Some((name, seat)) = self.any_container(world, net) else { return };
         self.actors.get_mut(&(seat.node, seat.port)).unwrap().life = Life::Over;
-        let nodes = self.nodes() as u64;
-        let node = if self.rng.percent(20) { seat.node } else { self.rng.between(1, nodes + 1) as Node };
+        let node = if self.rng.percent(20) { seat.node } else { self.any_member(world) };
         self.seat(world, name, node, false);
         if self.rng.percent(50) {
             for (_, service) in world.services.iter_mut().filter(|(vip, _)| vip.net == net) {

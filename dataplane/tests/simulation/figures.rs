@@ -23,6 +23,7 @@ pub(crate) struct Figures {
     pub(crate) replayed: u64,
     pub(crate) revisions: u64,
     pub(crate) restarts: u64,
+    pub(crate) expelled: u64,
     pub(crate) matrix: u64,
 }
 
@@ -38,7 +39,7 @@ impl Figures {
         self.clone().all().iter().all(|(_, n)| **n > 0)
     }
 
-    fn all(&mut self) -> [(&'static str, &mut u64); 18] {
+    fn all(&mut self) -> [(&'static str, &mut u64); 19] {
         [
             ("packets", &mut self.probes),
             ("arrivals", &mut self.arrived),
@@ -57,6 +58,7 @@ impl Figures {
             ("datagrams injected in vain", &mut self.injected),
             ("revisions", &mut self.revisions),
             ("engines begun anew", &mut self.restarts),
+            ("nodes expelled", &mut self.expelled),
             ("conversations in the still world", &mut self.matrix),
         ]
     }

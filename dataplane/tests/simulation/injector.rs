@@ -111,7 +111,7 @@ impl Run {
     /// Why a datagram of a session is dropped that no engine sent so.
     pub(super) fn reason_for(&self, from: Ipv4Addr, to: Node, index: u32, counter: u64) -> DropReason {
         let node = node_of(from);
-        if from == STRANGER || node == to {
+        if from == STRANGER || !self.sessions.is_peer(to, node) {
             return DropReason::SealStranger;
         }
         match self.sessions.has_come(to, node, index, counter) {

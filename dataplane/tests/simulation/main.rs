@@ -2,8 +2,9 @@
 //!
 //! A run follows from its seed alone: three to five nodes, networks that may use the same addresses, containers that
 //! come, go and take over each other's addresses on other nodes, services that grow, drain and shrink, snapshots that
-//! reach the nodes late, an underlay that loses, repeats, reorders and parts, engines that begin anew, clients of all
-//! kinds and neighbours who forge. Every packet is numbered. At every engine it passes, exactly what [`model`] says comes
+//! reach the nodes late, an underlay that loses, repeats, reorders and parts, engines that begin anew, nodes that are
+//! expelled and come back, clients of all kinds and neighbours who forge. Some or all of the networks of most runs are
+//! sealed; then somebody on the underlay must read nothing, and somebody else change nothing. Every packet is numbered. At every engine it passes, exactly what [`model`] says comes
 //! out; what reaches a receiver is what was sent; and once the world stands still everybody reaches whom they may.
 //!
 //! `SKEP_SEEDS=10000` runs that many seeds, `SKEP_SEED=17` runs that one and tells each step.

@@ -303,6 +303,7 @@ impl Run {
 
     fn rest(&mut self) {
         self.underlay = Underlay::default();
+        self.reunite();
         for node in 1..=self.nodes() {
             let after = self.rng.below(100_000);
             self.later(after, Event::Assign { node, revision: self.newest(), is_full: false });

@@ -15,6 +15,8 @@ const PATIENCE: u64 = 5_000;
 
 #[derive(Default)]
 pub(crate) struct Sessions {
+    /// Whom each node knows as a member.
+    peers: BTreeMap<Node, BTreeSet<Node>>,
     /// By whose they are and with whom.
     ends: BTreeMap<(Node, Node), End>,
     /// Frames that waited too long, or gave way, by node, since its engine began.
@@ -64,8 +66,22 @@ impl Sessions {
         self.lost.remove(&node);
     }
 
+    /// A node is told who its peers are. With those that are none it has nothing any more.
+    pub(crate) fn follow(&mut self, node: Node, peers: BTreeSet<Node>) {
+        let over = self.ends.extract_if((node, 0)..(node + 1, 0), |(_, with), _| !peers.contains(with));
+        let lost: usize = over.map(|(_, end)| end.waiting.len()).sum();
+        self.lost.entry(node).or_default().0 += lost as u64;
+        self.peers.insert(node, peers);
+    }
+
+    pub(crate) fn is_peer(&self, of: Node, node: Node) -> bool {
+        self.peers.get(&of).is_some_and(|peers| peers.contains(&node))
+    }
+
     /// A node sent a datagram with the mark.
     pub(crate) fn left(&mut self, node: Node, to: Node, bytes: &[u8]) {
+        let is_plain = kind(bytes) == Kind::Plain;
+        assert!(is_plain || self.is_peer(node, to), "node {node} seals for {to}, which is no member");
         let end = self.ends.entry((node, to)).or_default();
         match kind(bytes) {
             Kind::Plain => {}
@@ -76,6 +92,8 @@ impl Sessions {
             Kind::Handshake(Step::Initiation { sender }) => end.asked = Some(sender),
             Kind::Handshake(Step::Response { sender, receiver }) => {
                 assert!(end.answered.insert(receiver), "node {node} answers {to}'s {receiver:08x} twice");
+                // Who answers has given up asking.
+                end.asked = None;
                 end.offered = Some(Session { ours: sender, theirs: receiver, came: BTreeSet::new() });
             }
             Kind::Handshake(Step::Cookie) => {}
@@ -84,6 +102,13 @@ impl Sessions {
 
     /// A datagram arrives as it was sent.
     pub(crate) fn arrives(&mut self, node: Node, from: Node, bytes: &[u8]) -> Fate {
+        if !self.is_peer(node, from) {
+            return match kind(bytes) {
+                Kind::Plain => Fate::Read,
+                Kind::Session { .. } => Fate::Dropped(DropReason::SealStranger),
+                Kind::Handshake(_) => Fate::Dropped(DropReason::HandshakeStranger),
+            };
+        }
         let end = self.ends.entry((node, from)).or_default();
         match kind(bytes) {
             Kind::Plain => Fate::Read,

@@ -93,6 +93,7 @@ impl Run {
                 life => life,
             };
         }
+        self.sessions.follow(node, view.peers(node, self.nodes()));
         self.model.applied(node, view);
         let now = self.instant();
         let mut out = Out::default();
@@ -169,10 +170,25 @@ impl Run {
         }
     }
 
+    /// Why a datagram goes no further than into the switch, if that is for its network or session to say.
+    fn refusal(&self, to: Node, from: Node, datagram: &Datagram, fate: Fate) -> Option<DropReason> {
+        if let Fate::Dropped(reason) = fate {
+            return Some(reason);
+        }
+        let inner = datagram.inner()?;
+        let net = self.nets.iter().position(|net| net.vni == inner.vni)?;
+        let view = self.model.view(to);
+        match (view.is_on(to, net), view.is_on(from, net)) {
+            (false, _) => Some(DropReason::UnknownVni),
+            (true, false) => Some(DropReason::UnknownVtep),
+            (true, true) => None,
+        }
+    }
+
     pub(crate) fn deliver(&mut self, from: Node, datagram: Datagram) {
         let to = datagram.to;
         let fate = self.sessions.arrives(to, from, &datagram.bytes);
-        let expected = if let Fate::Dropped(reason) = fate { Some(reason) } else { None };
+        let expected = self.refusal(to, from, &datagram, fate);
         let count = |run: &Self| expected.map(|reason| run.stations[to - 1].engine.stats().dropped(reason));
         let before = count(self);
         let out = self.hand_over(vtep(from), to, datagram.bytes.clone());

@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(crate) revision: u64,
     pub(crate) seats: BTreeMap<Name, Seat>,
     pub(crate) services: BTreeMap<Name, Virtual>,
+    /// Nodes that are no members any more. Nobody tells them.
+    pub(crate) gone: BTreeSet<Node>,
 }
 
 impl World {
@@ -80,16 +82,25 @@ impl World {
         world
     }
 
+    /// The other members, as a node knows them.
+    pub(crate) fn peers(&self, node: Node, nodes: usize) -> BTreeSet<Node> {
+        (1..=nodes).filter(|peer| *peer != node && !self.gone.contains(peer)).collect()
+    }
+
+    /// Whether a node has an endpoint on a network.
+    pub(crate) fn is_on(&self, node: Node, net: usize) -> bool {
+        self.seats.iter().any(|(name, seat)| name.net == net && seat.node == node)
+    }
+
     /// The snapshot of a node: a network reaches it only while the node has an endpoint on it.
     pub(crate) fn project(&self, nets: &[Net], node: Node, nodes: usize, generation: u64) -> Snapshot {
-        let is_there =
-            |net: &usize| self.seats.iter().any(|(name, seat)| name.net == *net && seat.node == node);
+        let is_there = |net: &usize| self.is_on(node, *net);
         let networks = (0..nets.len()).filter(is_there).map(|net| self.project_net(net, &nets[net], node));
         Snapshot {
             generation,
             networks: networks.collect(),
             reserved: nets.iter().map(|net| net.subnet).collect(),
-            peers: (1..=nodes).filter(|peer| *peer != node).map(peer).collect(),
+            peers: self.peers(node, nodes).into_iter().map(peer).collect(),
             underlay_mtu: UNDERLAY_MTU,
         }
     }

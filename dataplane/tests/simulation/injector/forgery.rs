@@ -5,7 +5,7 @@ use crate::hostile::STRANGER;
 use crate::identity::public;
 use crate::run::Run;
 use crate::wire::{Kind, Step, kind};
-use crate::world::{Node, vtep};
+use crate::world::{Node, node_of, vtep};
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Mac};
 use blake2::{Blake2s256, Blake2sMac, Digest};
@@ -60,13 +60,14 @@ impl Run {
             Kind::Session { index, counter } => {
                 (vec![self.reason_for(forgery.from, forgery.to, index, counter)], false)
             }
+            _ if self.is_stranger(&forgery) => (vec![DropReason::HandshakeStranger], false),
             Kind::Handshake(Step::Initiation { .. }) => {
                 (vec![DropReason::HandshakeReplayed, DropReason::HandshakeStale], true)
             }
             _ => (vec![DropReason::HandshakeUnasked], false),
         };
         // Who brings what is only late is no forger.
-        let is_late = !recorded.has_arrived && reasons != [DropReason::SessionUnknown];
+        let is_late = !recorded.has_arrived && !is_of_nobody(&reasons);
         (!is_late).then_some(Forgery { reasons, may_introduce, ..forgery })
     }
 
@@ -74,25 +75,28 @@ impl Run {
         let forgery = self.forgery("a recording from another address", recorded);
         let others = (1..=self.nodes()).filter(|node| *node != recorded.from).map(vtep).chain([STRANGER]);
         let from = *self.rng.pick(&others.collect::<Vec<_>>());
+        let forgery = Forgery { from, ..forgery };
         let reason = match kind(&forgery.bytes) {
             Kind::Session { index, counter } => self.reason_for(from, forgery.to, index, counter),
-            _ if from == STRANGER || from == vtep(forgery.to) => DropReason::HandshakeStranger,
+            _ if self.is_stranger(&forgery) => DropReason::HandshakeStranger,
             Kind::Handshake(Step::Initiation { .. }) => DropReason::HandshakeForged,
             _ => DropReason::HandshakeUnasked,
         };
-        Forgery { from, reasons: vec![reason], ..forgery }
+        Forgery { reasons: vec![reason], ..forgery }
     }
 
     fn to_another(&mut self, recorded: &Recorded) -> Forgery {
         let forgery = self.forgery("a recording to another node", recorded);
         let others = (1..=self.nodes()).filter(|node| *node != forgery.to && *node != recorded.from);
         let to = *self.rng.pick(&others.collect::<Vec<_>>());
+        let forgery = Forgery { to, ..forgery };
         let reason = match kind(&forgery.bytes) {
             Kind::Session { index, counter } => self.reason_for(forgery.from, to, index, counter),
+            _ if self.is_stranger(&forgery) => DropReason::HandshakeStranger,
             Kind::Handshake(Step::Initiation { .. }) => DropReason::HandshakeMac,
             _ => DropReason::HandshakeUnasked,
         };
-        Forgery { to, reasons: vec![reason], ..forgery }
+        Forgery { reasons: vec![reason], ..forgery }
     }
 
     /// One bit is another.
@@ -119,10 +123,16 @@ impl Run {
         }
         bytes.extend(self.noise(1, 40));
         let reasons = match kind(&forgery.bytes) {
+            Kind::Handshake(_) if self.is_stranger(&forgery) => vec![DropReason::HandshakeStranger],
             Kind::Handshake(_) => vec![DropReason::HandshakeMalformed],
             _ => self.reasons_of_body(&forgery),
         };
         Forgery { bytes, reasons, ..forgery }
+    }
+
+    /// Whether it comes from nobody its receiver knows.
+    fn is_stranger(&self, forgery: &Forgery) -> bool {
+        forgery.from == STRANGER || !self.sessions.is_peer(forgery.to, node_of(forgery.from))
     }
 
     /// What a receiver says to bytes that carry the mark and an index, and that nobody sealed.
@@ -195,6 +205,7 @@ impl Run {
             bytes[len - MACS..len - MACS / 2].copy_from_slice(&mac);
         }
         let reason = match kind {
+            _ if self.is_stranger(&forgery) => DropReason::HandshakeStranger,
             1 | 2 if asked.is_none() => DropReason::HandshakeUnasked,
             0 | 1 if !is_signed => DropReason::HandshakeMac,
             _ => DropReason::HandshakeForged,
@@ -206,6 +217,11 @@ impl Run {
         let len = self.rng.between(least as u64, most as u64) as usize;
         (0..len).map(|_| self.rng.next() as u8).collect()
     }
+}
+
+/// Whether a datagram is dropped by a node that cannot read it, however new it is.
+fn is_of_nobody(reasons: &[DropReason]) -> bool {
+    matches!(reasons, [DropReason::SessionUnknown | DropReason::SealStranger | DropReason::HandshakeStranger])
 }
 
 /// As `docs/wire.md` has it, for messages to a node.

@@ -148,7 +148,10 @@ pub(super) fn is_alive(nets: &[Net], node: Node, old: &World, new: &World, key: 
     let stayed = |ip: Ipv4Addr| place(new, ip).is_some_and(|here| place(old, ip) == Some(here));
     let is_outside = !nets[net].subnet.contains(&key.client.ip);
     let is_direct = key.service.ip == flow.backend && key.via.is_none();
-    let has_client = is_outside || key.via.is_some() || stayed(key.client.ip);
+    // Clients from outside are gone with the host they came in by.
+    let by = key.via.or(is_outside.then_some(node));
+    let is_host = |by: Node| new.seats.iter().any(|(name, s)| name.net == net && s.is_host && s.node == by);
+    let has_client = by.map_or_else(|| stayed(key.client.ip), is_host);
     let mut services = services_of(new, Name { net, ip: flow.backend });
     let is_served = is_direct
         || services.any(|(name, service)| {
