@@ -248,7 +248,10 @@ impl Run {
             let sent = self.probes[id].packet.clone();
             let ways = self.model.sent(node, port, &sent, self.now);
             let parts = parts.remove(id).unwrap_or_default();
-            let Some(seen) = self.check_way(node, *id, &ways, &sent, &parts, true) else { continue };
+            let Some(seen) = self.check_way(node, *id, &ways, &sent, &parts, true) else {
+                self.model.refused(node, self.probes[id].net, &sent);
+                continue;
+            };
             self.check_all_of(*id, &parts);
             if matches!(parts[0].place, Place::Node(_)) {
                 self.probes.get_mut(id).unwrap().wire = Some((seen.src, seen.dst));

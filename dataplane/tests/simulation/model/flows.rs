@@ -131,6 +131,15 @@ impl Model {
         found.map(|((_, key), _)| *key)
     }
 
+    /// A port's question to a service went nowhere. One for a new connection ends what is left of the last all the same.
+    pub(crate) fn refused(&mut self, node: Node, net: usize, packet: &Packet) {
+        let key = Key { net, proto: packet.proto, client: packet.src, service: packet.dst, via: None };
+        let is_service = self.views[&node].services.contains_key(&Name { net, ip: packet.dst.ip });
+        if is_service && self.continued(node, &key, packet).is_none() {
+            self.flows.remove(&(node, key));
+        }
+    }
+
     /// The flow a client's packet goes on with; a new connection begins anew where the last one is over.
     pub(super) fn continued(&self, node: Node, key: &Key, packet: &Packet) -> Option<&Flow> {
         let flow = self.flows.get(&(node, *key))?;
