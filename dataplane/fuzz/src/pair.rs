@@ -110,7 +110,8 @@ impl Pair {
                 self.reach_peer(datagram);
             }
             let fresh = self.sent.len().saturating_sub(done);
-            for datagram in self.sent[..fresh].to_vec().into_iter().rev() {
+            let fresh: Vec<_> = self.sent[..fresh].iter().rev().cloned().collect();
+            for datagram in fresh {
                 self.arrive(PEERS[0], &datagram);
             }
             done = self.sent.len();
