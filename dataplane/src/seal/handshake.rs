@@ -148,11 +148,14 @@ impl Seals {
         out: &mut impl Output,
     ) -> Result<(), DropReason> {
         let our_index = self.free_index();
+        let own = self.noise.public();
         let peer = &mut self.peers[at];
         let responded = received.respond(&peer.fresh.response(peer.life));
         let (agreed, second) = responded.map_err(|_| DropReason::HandshakeForged)?;
         let session = Session::new(self.suite, &agreed, (our_index, their_index), false, now);
-        let yielded = peer.pending.take().map(|pending| pending.our_index);
+        // On a long way both may answer what the other asked. If both gave up what they had asked, neither answer would
+        // find it.
+        let yielded = peer.pending.take_if(|_| own > peer.key).map(|pending| pending.our_index);
         for unused in peer.offer(session).into_iter().chain(yielded) {
             self.by_index.remove(&unused);
         }

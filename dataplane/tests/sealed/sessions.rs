@@ -147,6 +147,23 @@ fn a_peer_that_is_one_again_is_back_within_a_second_and_a_half() {
     }
 }
 
+/// Until a response has come back, the next try or two has been made; and both nodes make them at the same time.
+#[test]
+fn a_long_way_does_not_keep_those_apart_who_begin_at_once() {
+    for delay in (5..=400).step_by(5) {
+        let mut world = World::unborn(2);
+        world.delay = delay;
+        world.start(1);
+        world.start(2);
+        let is_met =
+            |world: &World| world.session(1, 2).since.is_some() && world.session(2, 1).since.is_some();
+        while !is_met(&world) && world.now < 10 * SECOND {
+            world.run_for(5);
+        }
+        assert!(world.now <= 5 * delay + 300, "{delay} ms apart, they meet after {} ms", world.now);
+    }
+}
+
 #[test]
 fn both_restarted_find_each_other_at_once() {
     let mut world = World::pair();

@@ -4,6 +4,7 @@
 //! in it; it opens in the one before, too. What a restarted node knew is gone. None of the runs is long enough for a
 //! session to be past its time.
 
+use crate::identity::public;
 use crate::wire::{Kind, Step, Text, kind};
 use crate::world::Node;
 use skep_dataplane::DropReason;
@@ -92,8 +93,8 @@ impl Sessions {
             Kind::Handshake(Step::Initiation { sender }) => end.asked = Some(sender),
             Kind::Handshake(Step::Response { sender, receiver }) => {
                 assert!(end.answered.insert(receiver), "node {node} answers {to}'s {receiver:08x} twice");
-                // Who answers has given up asking.
-                end.asked = None;
+                // Who answers gives up asking, but for one of the two: the one with the lesser key.
+                end.asked = end.asked.filter(|_| public(node) < public(to));
                 end.offered = Some(Session { ours: sender, theirs: receiver, came: BTreeSet::new() });
             }
             Kind::Handshake(Step::Cookie) => {}

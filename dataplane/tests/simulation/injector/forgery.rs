@@ -36,8 +36,8 @@ impl Run {
     pub(super) fn forgery_of(&mut self, recorded: &Recorded) -> Option<Forgery> {
         match self.rng.below(11) {
             0 | 1 => self.repeated(recorded),
-            2 => Some(self.from_another(recorded)),
-            3 => Some(self.to_another(recorded)),
+            2 => Some(self.elsewhere_from(recorded)),
+            3 => Some(self.elsewhere_to(recorded)),
             4 | 5 => self.flipped(recorded),
             6 => Some(self.cut_or_grown(recorded)),
             7 => Some(self.of_another_network(recorded)),
@@ -71,7 +71,7 @@ impl Run {
         (!is_late).then_some(Forgery { reasons, may_introduce, ..forgery })
     }
 
-    fn from_another(&mut self, recorded: &Recorded) -> Forgery {
+    fn elsewhere_from(&mut self, recorded: &Recorded) -> Forgery {
         let forgery = self.forgery("a recording from another address", recorded);
         let others = (1..=self.nodes()).filter(|node| *node != recorded.from).map(vtep).chain([STRANGER]);
         let from = *self.rng.pick(&others.collect::<Vec<_>>());
@@ -85,7 +85,7 @@ impl Run {
         Forgery { reasons: vec![reason], ..forgery }
     }
 
-    fn to_another(&mut self, recorded: &Recorded) -> Forgery {
+    fn elsewhere_to(&mut self, recorded: &Recorded) -> Forgery {
         let forgery = self.forgery("a recording to another node", recorded);
         let others = (1..=self.nodes()).filter(|node| *node != forgery.to && *node != recorded.from);
         let to = *self.rng.pick(&others.collect::<Vec<_>>());
