@@ -7,7 +7,7 @@ use crate::wire::icmpv4::{self, Message};
 use crate::wire::ipv4::{self, Header};
 use crate::wire::tcp::Segment;
 use crate::wire::vnet::VnetHdr;
-use crate::wire::{ethernet, tcp, udp};
+use crate::wire::{checksum, ethernet, tcp, udp};
 use std::ops::Range;
 
 /// RFC 791 §3.2: what every module forwards without fragmenting, in bytes.
@@ -118,6 +118,22 @@ impl<'a> Packet<'a> {
                 self.ip.total_len.min(self.ip.header_len + udp::HEADER_LEN + usize::from(size))
             }
         }
+    }
+
+    /// Makes a TCP segment one that is cut to fit; false if it can't be. Its pieces get new checksums: from one that is
+    /// wrong they would be right.
+    pub(crate) fn becomes_stream(&mut self) -> bool {
+        if self.ip.protocol != ipv4::TCP || self.ip.is_fragment() {
+            return false;
+        }
+        let Some(segment) = tcp::parse(self.payload()) else { return false };
+        let is_plain = segment.flags & (tcp::SYN | tcp::RST | tcp::URG) == 0;
+        let is_whole = self.offload.is_partial()
+            || checksum::transport(self.ip.src, self.ip.dst, ipv4::TCP, self.payload()) == 0;
+        if is_plain && is_whole {
+            self.offload = Offload::Tcp { mss: u16::MAX, ecn: segment.has(tcp::CWR) };
+        }
+        is_plain && is_whole
     }
 
     /// Bytes of the transport header that segments repeat.

@@ -143,7 +143,7 @@ impl<'a, O: Output> Pass<'a, O> {
         let quote = self.is_narrow_for(network, &packet).then(|| Quote::of(&packet));
         let verdict = self.forward(network, sender, port, &mut packet)?;
         if let (Verdict::Encapsulate(vtep), Some(quote)) = (verdict, &quote) {
-            self.fit_path(network, port, &packet, vtep, quote)?;
+            self.fit_path(network, port, &mut packet, vtep, quote)?;
         }
         self.carry_out(network, verdict, packet);
         Ok(verdict)

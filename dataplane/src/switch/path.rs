@@ -20,16 +20,19 @@ impl<O: Output> Pass<'_, O> {
 
     /// Tells the sender of a packet that must not be cut what would have fitted (RFC 1191 §4). `quote` is of the packet
     /// as it was sent, before a VIP became its backend: the sender knows no other.
+    ///
+    /// TCP is cut all the same, as its super-frames are: what a published port's client is told may be dropped by the
+    /// next firewall, and a segment that is sent a second time comes alone.
     pub(super) fn fit_path(
         &mut self,
         network: &NetworkIndex,
         port: PortId,
-        packet: &Packet<'_>,
+        packet: &mut Packet<'_>,
         vtep: Ipv4Addr,
         quote: &Quote,
     ) -> Result<(), DropReason> {
         let limit = path_limit(self.seals, network, vtep);
-        if packet.largest() <= limit {
+        if packet.largest() <= limit || packet.becomes_stream() {
             return Ok(());
         }
         let fits = Error::FragmentationNeeded(u16::try_from(limit).unwrap_or(u16::MAX));

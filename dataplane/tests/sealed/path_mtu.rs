@@ -140,3 +140,42 @@ fn a_super_frame_is_cut_to_fit_the_path() {
     }
     assert_eq!(heard, payload);
 }
+
+/// As a router hands on what a client far away sent, or what is sent a second time: no super-frame. Nobody has to be told
+/// of the path then, for whom it may be told may never hear of it.
+#[test]
+fn a_whole_segment_is_cut_to_fit_unless_it_was_spoilt() {
+    let payload: Vec<u8> = (0..1_360u32).map(|n| (n % 251) as u8).collect();
+    let builder = etherparse::PacketBuilder::ethernet2(
+        skep_dataplane::ids::MacAddr::for_ip(container(1)).0,
+        skep_dataplane::ids::MacAddr::for_ip(container(2)).0,
+    );
+    let tcp = builder.ipv4(container(1).octets(), container(2).octets(), 64).tcp(4000, 80, 7, 65_000);
+    let mut frame = Vec::new();
+    tcp.ack(1).psh().write(&mut frame, &payload).unwrap();
+    frame[20] = 0x40;
+    crate::sim::resum(&mut frame);
+    for spoilt in [false, true] {
+        let mut world = World::new(2).fated(narrow(1_300, 0));
+        world.run(5 * SECOND);
+        let limit = usize::from(world.path(1, 2).mtu) - 82;
+        world.heard.clear();
+        frame[60] ^= u8::from(spoilt);
+        world.frame(1, PORT, VnetHdr::default(), &frame);
+        world.run_for(5);
+        if spoilt {
+            assert!(world.heard.iter().all(|(_, node, ..)| *node == 1), "pieces of it would look whole");
+            assert_eq!(world.dropped(1, DropReason::FragmentationNeeded), 1);
+            continue;
+        }
+        let mut heard = Vec::new();
+        for (_, node, .., piece) in &world.heard {
+            assert!(*node == 2 && piece.len() - 14 <= limit, "{} bytes", piece.len());
+            let seq = u32::from_be_bytes(piece[38..42].try_into().unwrap());
+            assert_eq!(seq as usize, 7 + heard.len());
+            heard.extend_from_slice(&piece[54..]);
+        }
+        assert_eq!(heard, payload);
+        assert_eq!(world.dropped(1, DropReason::FragmentationNeeded), 0);
+    }
+}
