@@ -21,7 +21,8 @@ const USUAL_DROPS: &[&str] = &[
     "multicast",
     "broadcast",
     "arp_gratuitous",
-    "probe_from_stranger",
+    "handshake_stranger",
+    "handshake_stale",
     "no_backend",
     "unknown_destination",
 ];
@@ -135,7 +136,8 @@ impl Lab {
         self.get_from(1, path)
     }
 
-    fn get_from(&self, node: usize, path: &str) -> Result<serde_json::Value> {
+    /// What a node's API answers to a GET.
+    pub fn get_from(&self, node: usize, path: &str) -> Result<serde_json::Value> {
         let socket = self.dir().join(format!("n{node}.sock"));
         let mut curl = Command::new("curl");
         curl.args(["-sS", &format!("http://localhost{path}"), "--unix-socket"]).arg(socket);
@@ -151,10 +153,15 @@ impl Lab {
 
     /// Pulls the node's cable out of the underlay, or plugs it in again.
     pub fn plug(&self, node: usize, is_in: bool) -> Result<()> {
-        let (underlay, state) = (format!("{}-net", self.name), if is_in { "up" } else { "down" });
-        let mut link = Command::new("ip");
-        link.args(["-n", &underlay, "link", "set", &format!("n{node}"), state]);
-        succeed(link.output()?, "ip link set").map(|_| ())
+        let state = if is_in { "up" } else { "down" };
+        self.underlay(&format!("ip link set n{node} {state}")).map(|_| ())
+    }
+
+    /// Runs a command line where the underlay's bridge is: each machine's cable ends there under the machine's name.
+    pub fn underlay(&self, line: &str) -> Result<String> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}-net", self.name)]).args(line.split(' '));
+        succeed(command.output()?, line)
     }
 
     /// What a TCP server says before it closes.

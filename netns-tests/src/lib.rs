@@ -1,6 +1,8 @@
 //! What the tests in real namespaces share. They need root and fail without it.
 
 pub mod api;
+pub mod flow;
+pub mod hop;
 pub mod lab;
 mod netns;
 pub mod pair;
