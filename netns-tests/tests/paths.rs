@@ -6,8 +6,10 @@ use std::time::Duration;
 
 const SECONDS_10: Duration = Duration::from_secs(10);
 const FILE_MIB: u32 = 32;
-/// Less than a packet, a few fragments, many.
-const DATAGRAMS: [u32; 3] = [1400, 4000, 30_000];
+/// The most a packet of a sealed network holds, a few fragments, many.
+const DATAGRAMS: [u32; 3] = [1390, 4000, 30_000];
+/// A packet outside that is too wide for the path to the task.
+const TOO_WIDE: u32 = 1400;
 
 fn shell(lab: &Lab, machine: &str, script: &str) -> Result<String> {
     Ok(lab.exec(machine, &["sh", "-c", script])?.split_whitespace().next().unwrap_or_default().to_owned())
@@ -27,12 +29,16 @@ fn exchange(file: &str, target: &str, ports: [u16; 3], run: impl Fn(&str) -> Res
     ensure!(received == digest, "to {target}: sent {digest}, the task got {received}");
     let received = run(&format!("socat -b 65536 -u TCP4:{target}:{down},connect-timeout=3 - | sha256sum"))?;
     ensure!(received == digest, "from {target}: the task sent {digest}, received {received}");
-    for len in DATAGRAMS {
+    let comes_back = |len: u32| -> Result<bool> {
         let digest = run(&format!("head -c {len} {file} | sha256sum"))?;
         let ask = format!("socat -b 65536 -t 3 - UDP4:{target}:{echo},readbytes={len}");
-        let echoed = run(&format!("head -c {len} {file} | {ask} | sha256sum"))?;
-        ensure!(echoed == digest, "a datagram of {len} bytes did not come back whole from {target}");
+        Ok(run(&format!("head -c {len} {file} | {ask} | sha256sum"))? == digest)
+    };
+    for len in DATAGRAMS {
+        ensure!(comes_back(len)?, "a datagram of {len} bytes did not come back whole from {target}");
     }
+    // The first is answered with the size that fits, by which the sender's kernel cuts the next.
+    ensure!(comes_back(TOO_WIDE)? || comes_back(TOO_WIDE)?, "{TOO_WIDE} bytes never came back from {target}");
     Ok(())
 }
 
