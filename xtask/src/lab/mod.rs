@@ -34,6 +34,7 @@ usage: cargo xtask lab COMMAND [--name NAME]     (default name: skep)
 
   up [--nodes N]          hosts n1…nN (default 3) with skepd, joined to one cluster, and the machine `client`
      [--data-cipher NAME]    what the cluster seals frames with: chacha20-poly1305 (default) or aes-256-gcm
+     [--data-path-port N]    the UDP port they are sent to and from (default 4789)
   down                    removes everything `up` made, also after an `up` that was killed
   exec HOST -- COMMAND    runs a command on a host: n1, n2, … or client; `skep` there talks to that host's skepd
   status                  what runs

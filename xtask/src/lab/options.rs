@@ -13,11 +13,13 @@ pub(crate) struct UpOptions {
     pub(crate) encrypted: bool,
     /// None: whatever a cluster has that asks for none.
     pub(crate) data_cipher: Option<String>,
+    /// None: VXLAN's own.
+    pub(crate) data_path_port: Option<u16>,
 }
 
 impl Default for UpOptions {
     fn default() -> Self {
-        Self { nodes: 3, encrypted: true, data_cipher: None }
+        Self { nodes: 3, encrypted: true, data_cipher: None, data_path_port: None }
     }
 }
 
@@ -29,6 +31,7 @@ impl UpOptions {
                 ("--nodes", number) => options.nodes = nodes(number)?,
                 ("--encrypted", choice) => options.encrypted = encrypted(choice)?,
                 ("--data-cipher", name) => options.data_cipher = Some(data_cipher(name)?),
+                ("--data-path-port", number) => options.data_path_port = Some(port(number)?),
                 ("--managers", "1") | ("--executor", "process") => {}
                 ("--managers", _) => bail!("several managers aren't there yet: leave out --managers"),
                 ("--executor", _) => bail!("only the executor `process` is there yet: leave out --executor"),
@@ -47,6 +50,10 @@ fn nodes(number: &str) -> Result<usize> {
 
 fn encrypted(choice: &str) -> Result<bool> {
     choice.parse().with_context(|| format!("--encrypted takes true or false, not `{choice}`"))
+}
+
+fn port(number: &str) -> Result<u16> {
+    number.parse().with_context(|| format!("--data-path-port takes a port, not `{number}`"))
 }
 
 /// Known here as well, so that a slip is told before anything is built.
@@ -107,7 +114,8 @@ mod tests {
         assert!(options(&[]).encrypted && options(&["--encrypted", "true"]).encrypted);
         assert!(!options(&["--encrypted=false"]).encrypted);
         assert_eq!(options(&["--data-cipher", "aes-256-gcm"]).data_cipher.as_deref(), Some("aes-256-gcm"));
-        for words in [["--encrypted", "no"], ["--data-cipher", "rot13"]] {
+        assert_eq!(options(&["--data-path-port=7789"]).data_path_port, Some(7789));
+        for words in [["--encrypted", "no"], ["--data-cipher", "rot13"], ["--data-path-port", "many"]] {
             assert!(UpOptions::parse(&words).is_err(), "{words:?}");
         }
     }

@@ -102,11 +102,9 @@ fn form_cluster(nodes: &[Host], options: &UpOptions, interrupt: &Interrupt) -> R
     let (first, others) = nodes.split_first().context("a lab has a node")?;
     interrupt.check()?;
     let cipher = options.data_cipher.as_ref().map(|name| format!(" --data-cipher {name}"));
-    first.run(&format!(
-        "skep swarm init --advertise-addr {}{}",
-        first.address(),
-        cipher.unwrap_or_default()
-    ))?;
+    let port = options.data_path_port.map(|port| format!(" --data-path-port {port}"));
+    let chosen = [cipher, port].into_iter().flatten().collect::<String>();
+    first.run(&format!("skep swarm init --advertise-addr {}{chosen}", first.address()))?;
     let token = first.run("skep swarm join-token --quiet worker")?;
     for node in others {
         join(node, first, token.trim(), interrupt)?;
