@@ -219,10 +219,12 @@ impl Host {
     /// Everything off; sysctls changed here are restored. Continues past errors and returns them all.
     pub async fn teardown(&self) -> Result<(), TeardownError> {
         let made = &mut *self.made.lock().await;
-        let mut errors = made.tables.remove(&self.netns).await;
+        // The tables last: without them a container whose daemon was killed would send what is for its overlay, which
+        // it has no interface to any more, out of the egress bridge, where nothing seals it.
+        let mut errors = self.delete_links().await;
+        errors.extend(made.tables.remove(&self.netns).await);
         errors.extend(firewall::leave(&self.netns).await);
         self.obstacles.send_replace(Vec::new());
-        errors.extend(self.delete_links().await);
         errors.extend(made.sysctls.restore(&self.netns).await);
         (made.gwbridge, made.mesh, made.seen_right) = (None, Mesh::default(), None);
         TeardownError::unless_empty(errors)
