@@ -1,5 +1,6 @@
 //! A lab of real nodes for one test: `cargo xtask lab` under a name of its own, gone when it is dropped.
 
+use crate::{Netns, Running};
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ pub const CLIENT_ADDR: &str = "192.168.77.200";
 /// No test has more.
 const MOST_NODES: usize = 5;
 /// Drops every node counts: kernels announce themselves to groups and neighbours, and nothing is flooded; a node that
-/// has just joined asks its peers before all of them know it; tests ask for services before a task is there.
+/// has just joined greets peers before all of them know it, and what nodes say first when they meet can't be fresh;
+/// tests ask for services before a task is there.
 const USUAL_DROPS: &[&str] = &[
     "ipv6",
     "multicast",
@@ -36,10 +38,16 @@ pub struct Lab {
 impl Lab {
     /// A cluster of `nodes` nodes; n1 is its manager.
     pub fn up(nodes: usize) -> Result<Self> {
+        Self::up_with(nodes, &[])
+    }
+
+    /// As [`Lab::up`], with more of the options of `lab up`.
+    pub fn up_with(nodes: usize, options: &[&str]) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let lab = Self { name, expected_drops: RefCell::new(USUAL_DROPS.to_vec()), is_finished: false };
-        lab.xtask(&["lab", "up", "--nodes", &nodes.to_string()]).context("lab up")?;
+        let nodes = nodes.to_string();
+        lab.xtask(&[&["lab", "up", "--nodes", &nodes], options].concat()).context("lab up")?;
         Ok(lab)
     }
 
@@ -60,6 +68,24 @@ impl Lab {
     /// A program the lab made for tasks, by its path as a task sees it.
     pub fn program(&self, program: &str) -> String {
         format!("/var/tmp/skep-lab-{}/{program}", self.name)
+    }
+
+    /// Where the bridge is that joins the machines.
+    pub fn underlay(&self) -> Result<Netns> {
+        Netns::open(format!("/run/netns/{}-net", self.name).as_ref())
+    }
+
+    /// A machine's own network namespace.
+    pub fn netns(&self, machine: &str) -> Result<Netns> {
+        Netns::open(format!("/run/netns/{}-{machine}", self.name).as_ref())
+    }
+
+    /// A new named network namespace on a machine, as its users make them: under its own /run.
+    pub fn add_netns(&self, machine: &str, name: &str) -> Result<Netns> {
+        let script = r#"ip netns add "$0" && echo made && exec sleep infinity"#;
+        let mut there = Running::start(&mut self.command(machine, &["sh", "-c", script, name])?)?;
+        there.wait_for_line("made", Duration::from_secs(10))?;
+        Netns::open(format!("/proc/{}/root/run/netns/{name}", there.pid()).as_ref())
     }
 
     /// Where the node's socket, log and state are.

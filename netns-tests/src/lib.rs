@@ -3,10 +3,14 @@
 pub mod api;
 pub mod flow;
 pub mod hop;
+pub mod capture;
+pub mod ear;
 pub mod lab;
+pub mod marker;
 mod netns;
 pub mod pair;
 mod process;
+pub mod talk;
 pub mod transfer;
 
 pub use netns::{Netns, require_root};

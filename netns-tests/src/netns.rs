@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::thread;
 
@@ -36,6 +36,18 @@ impl Netns {
         let netns = Self { file };
         netns.run("ip link set lo up")?;
         Ok(netns)
+    }
+
+    /// One that somebody else has made, by its file.
+    pub fn open(path: &Path) -> Result<Self> {
+        require_root();
+        let file = File::open(path).with_context(|| format!("no namespace {}", path.display()))?;
+        Ok(Self { file })
+    }
+
+    /// The same namespace, for somebody else to hold.
+    pub fn again(&self) -> Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
     }
 
     /// Names the namespace for as long as this value lives: for `ip … netns PATH`, `nsenter --net=PATH` and Skep.

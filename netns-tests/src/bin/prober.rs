@@ -2,11 +2,13 @@
 //!
 //! `prober serve NAME PORT…` says its name to whoever connects or sends a datagram. SIGTERM ends it, also where it is
 //! the first process of its namespace, for which the kernel has no default.
+//! `prober echo PORT…` sends back what it is sent, and ends by SIGTERM too.
 //! `prober ask` reads `tcp|udp ADDRESS PORT` and `ping ADDRESS` lines, asks all at once, and writes a line for each,
 //! in the same order: what was answered, or `-` where nothing was heard in time.
 //! `prober load ADDRESS PORT` asks over and over until its standard input ends, and says how that went: each request
 //! is `ok` or `failed`, none is left out.
 
+use netns_tests::talk::Echo;
 use nix::sys::signal::{SigSet, Signal};
 use std::io::{self, BufRead, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -32,9 +34,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["serve", name, ports @ ..] if !ports.is_empty() => serve(name, ports),
+        ["echo", ports @ ..] if !ports.is_empty() => echo(ports),
         ["ask"] => ask(),
         ["load", address, port] => load(address, port),
-        _ => Err(io::Error::other("usage: prober serve NAME PORT… | ask | load ADDRESS PORT")),
+        _ => Err(io::Error::other("usage: prober serve NAME PORT… | echo PORT… | ask | load ADDRESS PORT")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,6 +78,14 @@ fn serve(name: &str, ports: &[&str]) -> io::Result<()> {
     for thread in served {
         thread.join().map_err(|_| io::Error::other("a listener failed"))?;
     }
+    Ok(())
+}
+
+fn echo(ports: &[&str]) -> io::Result<()> {
+    end_on_sigterm()?;
+    let echoes: Vec<Echo> = ports.iter().map(|port| Echo::here(number(port)?)).collect::<io::Result<_>>()?;
+    println!("echoing");
+    echoes.into_iter().for_each(Echo::wait);
     Ok(())
 }
 
