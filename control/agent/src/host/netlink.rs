@@ -165,6 +165,10 @@ impl Netlink {
         self.handle.route().add(route).execute().await.map_err(to_io)
     }
 
+    pub(super) async fn delete_route(&self, route: RouteMessage) -> io::Result<()> {
+        self.handle.route().del(route).execute().await.map_err(to_io)
+    }
+
     pub(super) async fn add_rule(&self, rule: RuleMessage) -> io::Result<()> {
         let mut request = self.handle.rule().add();
         *request.message_mut() = rule;
@@ -195,6 +199,15 @@ pub(super) fn default_route(
         Some(source) => route.pref_source(source).build(),
         None => route.build(),
     }
+}
+
+/// `ip route add unreachable SUBNET metric MAX`: taken where nothing else leads there.
+pub(super) fn unreachable_route(subnet: Ipv4Net) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(subnet.network(), subnet.prefix_len())
+        .kind(RouteType::Unreachable)
+        .priority(u32::MAX)
+        .build()
 }
 
 /// What the kernel makes of an interface's address: `ip route add SUBNET dev INDEX proto kernel scope link src ADDR`

@@ -2,7 +2,7 @@
 
 use super::addresses::Lease;
 use super::gwbridge::Veth;
-use super::netlink::{Netlink, Route, default_route, lookup_rule};
+use super::netlink::{Netlink, Route, default_route, lookup_rule, unreachable_route};
 use super::netns::Netns;
 use super::{SandboxError, sysctl};
 use ipnet::Ipv4Net;
@@ -87,6 +87,8 @@ pub struct Sandbox {
     /// Set where the loopback interface was down before.
     raised_loopback: bool,
     rules: Vec<RuleMessage>,
+    /// Overlays whose packets go nowhere where they can't go to the overlay.
+    shut: BTreeSet<Ipv4Net>,
 }
 
 /// The container's end of its veth to the egress bridge.
@@ -112,7 +114,7 @@ impl Sandbox {
             SandboxNetns::Existing(netns) => netns,
             SandboxNetns::New => Netns::anonymous().map_err(step(&id, "make a network namespace"))?,
         };
-        let (taps, interfaces, rules) = Default::default();
+        let (taps, interfaces, rules, shut) = Default::default();
         Ok(Self {
             id,
             netns,
@@ -123,6 +125,7 @@ impl Sandbox {
             outlived,
             raised_loopback: false,
             rules,
+            shut,
         })
     }
 
@@ -177,6 +180,8 @@ impl Sandbox {
         inside: &Netlink,
         names: &mut BTreeSet<String>,
     ) -> Result<(), SandboxError> {
+        let shut = self.shut_default_route(spec.addr.trunc(), inside).await;
+        shut.map_err(step(&self.id, "keep an overlay's packets from the default route"))?;
         let name = self.free_name(&spec.name, names)?;
         let tap = open_tap(&self.netns, &name, spec.offloads).await.map_err(step(&self.id, "make a TAP"))?;
         self.taps.push((spec.port, tap));
@@ -188,6 +193,18 @@ impl Sandbox {
             routed.map_err(step(&self.id, "route answers to the mesh"))?;
         }
         names.insert(name);
+        Ok(())
+    }
+
+    /// An interface ends with its daemon, or where a container leaves the network. What is said to the overlay then must
+    /// not leave by the default route, where nothing seals it.
+    async fn shut_default_route(&mut self, subnet: Ipv4Net, inside: &Netlink) -> io::Result<()> {
+        match inside.add_route(unreachable_route(subnet)).await {
+            // Left by a daemon that was killed, or by a sandbox before.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            other => other?,
+        }
+        self.shut.insert(subnet);
         Ok(())
     }
 
@@ -227,6 +244,7 @@ impl Sandbox {
     pub fn bequeath(&mut self, heir: &mut Self) {
         heir.veth = heir.veth.take().or_else(|| self.veth.take());
         heir.raised_loopback |= std::mem::take(&mut self.raised_loopback);
+        heir.shut.append(&mut self.shut);
     }
 
     /// `wanted` or the next number after it that is free.
@@ -263,6 +281,13 @@ impl Sandbox {
         }
         for (_, name) in self.interfaces.drain(..) {
             inside.delete_link_named(&name).await?;
+        }
+        for subnet in std::mem::take(&mut self.shut) {
+            match inside.delete_route(unreachable_route(subnet)).await {
+                // Somebody has deleted it already.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other?,
+            }
         }
         if self.raised_loopback {
             inside.set_down(inside.index_of(LOOPBACK).await?).await?;
