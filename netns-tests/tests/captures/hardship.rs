@@ -15,6 +15,23 @@ const WORDS: usize = 1000;
 /// Long enough for what must not leave to leave.
 const A_WHILE: Duration = Duration::from_secs(2);
 
+/// What was sealed for the daemon before, or for a container that is not back yet; frames that waited too long for a
+/// session; interfaces of a daemon that does not know yet what they are for; a link that was pulled, or is narrower.
+const EXPECTED: &[&str] = &[
+    "session_unknown",
+    "seal_stranger",
+    "unknown_vni",
+    "unknown_vtep",
+    "not_local",
+    "no_session",
+    "bridge_full",
+    "peer_unknown",
+    "unknown_port",
+    "underlay_unreachable",
+    "underlay_too_big",
+    "fragmentation_needed",
+];
+
 struct World {
     stage: Stage,
     client: Container,
@@ -24,25 +41,17 @@ struct World {
 #[test]
 fn whatever_fails_nothing_of_a_sealed_network_shows() -> Result<()> {
     let stage = Stage::new(3, OPTIONS, DATA_PATH_PORT)?;
-    stage.create_network(NET, &[])?;
+    stage.create_network(NET, &["--subnet", "10.97.0.0/24"])?;
     let client = Container::new(&stage.lab, "n2", NET, "client")?;
     let server = Container::new(&stage.lab, "n3", NET, "server")?;
     let world = World { stage, client, server };
     world.usual()?;
     world.daemons()?;
+    world.own_way_out()?;
     world.handshakes()?;
     world.paths()?;
     world.managers()?;
-    // What was sealed for the daemon before, or before a peer was there; frames that waited too long; daemons that
-    // have interfaces before they know what they are for; a link that was pulled.
-    world.stage.lab.expect_drops(&[
-        "session_unknown",
-        "seal_stranger",
-        "no_session",
-        "bridge_full",
-        "peer_unknown",
-    ]);
-    world.stage.lab.expect_drops(&["unknown_port", "underlay_unreachable", "not_local", "unknown_vtep"]);
+    world.stage.lab.expect_drops(EXPECTED);
     world.stage.finish()
 }
 
@@ -80,6 +89,33 @@ impl World {
         })?;
         self.stage.plain("another data path port, TCP", |marker| {
             talk::tcp(&near.netns, far.addr, &marker.payload(1 << 20))
+        })
+    }
+
+    /// A namespace that had a default route before it was attached: Skep's rules on the egress bridge know nothing of it.
+    fn own_way_out(&self) -> Result<()> {
+        let lab = &self.stage.lab;
+        let netns = lab.add_netns("n2", "own")?;
+        let outside = "ip link add own0 type veth peer name up0 netns own && ip link set own0 up && ip addr add 10.200.0.1/24 dev own0";
+        lab.exec("n2", &["sh", "-c", outside])?;
+        for line in ["link set up0 up", "addr add 10.200.0.2/24 dev up0", "route add default via 10.200.0.1"]
+        {
+            netns.run(&format!("ip {line}"))?;
+        }
+        self.stage.by_outsiders("a namespace has a way out of its own", |marker| {
+            let murmur = Murmur::udp(&netns, vec!["203.0.113.1:9".parse()?], marker.payload(WORDS))?;
+            std::thread::sleep(A_WHILE);
+            ensure!(murmur.said() > 0);
+            Ok(())
+        })?;
+        let own = Container::on(lab, &netns, "n2", NET, "own", "10.97.0.200")?;
+        self.stage.sealed("its daemon is killed and started", |marker| {
+            let murmur = Murmur::udp(&own.netns, vec![self.server.addr], marker.payload(WORDS))?;
+            murmur.until_heard(10, AGAIN)?;
+            lab.xtask(&["lab", "daemon", "n2", "kill"])?;
+            self.back(lab, &own)?;
+            murmur.until_heard(10, AGAIN)?;
+            self.client.attach_again(lab, NET)
         })
     }
 

@@ -21,9 +21,11 @@ fn whoever_comes_or_goes_nothing_of_a_sealed_network_shows() -> Result<()> {
     let here = Container::new(&stage.lab, "n1", NET, "here")?;
     join(&stage, &here)?;
     drain(&stage, &here)?;
+    leave_one_of_two(&stage, &here)?;
     toggle(&stage)?;
     remove(&stage, &here)?;
-    // Of nodes that were removed and don't know it yet, or that came a moment ago.
+    // Of nodes that were removed and don't know it yet, or that came a moment ago, when nobody knows how wide the path to
+    // them is; and of words for nobody.
     stage.lab.expect_drops(&[
         "seal_stranger",
         "session_unknown",
@@ -31,7 +33,13 @@ fn whoever_comes_or_goes_nothing_of_a_sealed_network_shows() -> Result<()> {
         "peer_unknown",
         "unknown_vtep",
     ]);
-    stage.lab.expect_drops(&["no_flow", "unknown_vni", "unknown_port"]);
+    stage.lab.expect_drops(&[
+        "no_flow",
+        "unknown_vni",
+        "unknown_port",
+        "arp_unknown_address",
+        "fragmentation_needed",
+    ]);
     stage.finish()
 }
 
@@ -73,6 +81,22 @@ fn drain(stage: &Stage, here: &Container) -> Result<()> {
         tcp.until_heard(2, AGAIN)?;
         stage.lab.skep(&["node", "update", "--availability", "active", &node]).map(|_| ())
     })
+}
+
+/// A container leaves the network it talks on, and still has another, and a way out.
+fn leave_one_of_two(stage: &Stage, here: &Container) -> Result<()> {
+    let lab = &stage.lab;
+    stage.create_network("other", &[])?;
+    let both = Container::new(lab, "n2", NET, "both")?;
+    lab.exec("n2", &["skep", "attach", "other", "--netns", "/run/netns/both", "--name", "both"])?;
+    stage.sealed("a container leaves one of two networks", |marker| {
+        let murmur = Murmur::udp(&both.netns, vec![here.addr], marker.payload(WORDS))?;
+        murmur.until_heard(10, AGAIN)?;
+        both.detach(lab, NET)?;
+        std::thread::sleep(Duration::from_secs(2));
+        Ok(())
+    })?;
+    both.detach(lab, "other")
 }
 
 /// The same name and addresses: sealed, plain, and sealed again, while the same sockets go on.
