@@ -1,10 +1,10 @@
 //! What the tests in real namespaces share. They need root and fail without it.
 
 pub mod api;
-pub mod flow;
-pub mod hop;
 pub mod capture;
 pub mod ear;
+pub mod flow;
+pub mod hop;
 pub mod lab;
 pub mod marker;
 mod netns;
