@@ -180,14 +180,7 @@ impl Lab {
     /// Pulls the node's cable out of the underlay, or plugs it in again.
     pub fn plug(&self, node: usize, is_in: bool) -> Result<()> {
         let state = if is_in { "up" } else { "down" };
-        self.underlay(&format!("ip link set n{node} {state}")).map(|_| ())
-    }
-
-    /// Runs a command line where the underlay's bridge is: each machine's cable ends there under the machine's name.
-    pub fn underlay(&self, line: &str) -> Result<String> {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &format!("{}-net", self.name)]).args(line.split(' '));
-        succeed(command.output()?, line)
+        self.underlay()?.run(&format!("ip link set n{node} {state}")).map(|_| ())
     }
 
     /// What a TCP server says before it closes.

@@ -32,12 +32,11 @@ fn serve(lab: &Lab, name: &str, node: &str) -> Result<()> {
 
 /// What becomes of the data path's datagrams on their way, in each direction.
 fn befall(lab: &Lab, fates: &[String]) -> Result<()> {
-    lab.underlay("nft add table bridge fate")?;
-    lab.underlay("nft add chain bridge fate pass { type filter hook forward priority 0; }")?;
+    lab.underlay()?.run("nft add table bridge fate")?;
+    lab.underlay()?.run("nft add chain bridge fate pass { type filter hook forward priority 0; }")?;
     for fate in fates {
-        lab.underlay(&format!(
-            "nft add rule bridge fate pass udp dport 4789 numgen random mod 100 < {fate}"
-        ))?;
+        lab.underlay()?
+            .run(&format!("nft add rule bridge fate pass udp dport 4789 numgen random mod 100 < {fate}"))?;
     }
     Ok(())
 }

@@ -170,7 +170,7 @@ fn what_begins_on_a_narrow_path_fits_it_and_what_it_carries_later_is_found() -> 
 fn jumbo_frames_go_where_they_fit_and_no_flow_hangs_where_they_stop_to() -> Result<()> {
     let lab = Lab::up(3)?;
     for node in ["n1", "n2"] {
-        lab.underlay(&format!("ip link set {node} mtu 9000"))?;
+        lab.underlay()?.run(&format!("ip link set {node} mtu 9000"))?;
         lab.exec(node, &["ip", "link", "set", "eth0", "mtu", "9000"])?;
         // The interface's MTU is looked at when a daemon starts.
         lab.xtask(&["lab", "daemon", node, "kill"])?;
@@ -191,7 +191,7 @@ fn jumbo_frames_go_where_they_fit_and_no_flow_hangs_where_they_stop_to() -> Resu
     let flow = start(&lab, Network("sealed"), "up", LASTS)?;
     sleep(BEFORE_THE_CHANGE);
     // A bridge drops in silence what its port is too narrow for.
-    lab.underlay("ip link set n2 mtu 1500")?;
+    lab.underlay()?.run("ip link set n2 mtu 1500")?;
     let report = flow.report()?;
     println!("to there, narrowed to 1500: {report:?}");
     check(&report)?;
