@@ -68,6 +68,22 @@ impl Run {
         }
     }
 
+    /// Somebody tries the initiations of before on a node that has just begun and remembers none.
+    pub(crate) fn inject_old_initiation(&mut self, node: Node) {
+        let is_it = |recorded: &&Recorded| {
+            let step = kind(&recorded.datagram.bytes);
+            recorded.datagram.to == node && matches!(step, Kind::Handshake(Step::Initiation { .. }))
+        };
+        let all: Vec<&Recorded> = self.injector.0.iter().filter(is_it).collect();
+        if all.is_empty() {
+            return;
+        }
+        let recorded = (*self.rng.pick(&all)).clone();
+        if let Some(forgery) = self.repeated(&recorded) {
+            self.send_forgery(forgery);
+        }
+    }
+
     fn send_forgery(&mut self, forgery: Forgery) {
         let Forgery { what, from, to, bytes, reasons, may_introduce } = forgery;
         self.tell(|| format!("injected from {from} to node {to}: {what}, {} bytes", bytes.len()));

@@ -113,6 +113,9 @@ pub(crate) enum Event {
     Connect,
     Forge,
     Inject,
+    InjectOldInitiation {
+        node: Node,
+    },
     /// A client looks whether this question of its connection was answered.
     Overdue {
         conn: usize,
@@ -262,6 +265,7 @@ impl Run {
             Event::Connect => self.connect(),
             Event::Forge => self.forge(),
             Event::Inject => self.inject(),
+            Event::InjectOldInitiation { node } => self.inject_old_initiation(node),
             Event::Next { conn } => self.ask(conn),
             Event::Overdue { conn, question } => self.overdue(conn, question),
             Event::Answer { question, at, from, to } => self.answer(question, at, from, to),

@@ -112,6 +112,10 @@ impl Run {
         station.silent.clear();
         self.model.restarted(node);
         self.sessions.restarted(node);
+        for _ in 0..4 {
+            let after = self.rng.below(400_000);
+            self.later(after, Event::InjectOldInitiation { node });
+        }
         self.publish(node, true);
     }
 

@@ -54,7 +54,7 @@ impl Run {
     }
 
     /// Word for word, by whom and to whom it was sent. That of another life as well.
-    fn repeated(&mut self, recorded: &Recorded) -> Option<Forgery> {
+    pub(super) fn repeated(&mut self, recorded: &Recorded) -> Option<Forgery> {
         let forgery = self.forgery("a recording", recorded);
         let (reasons, may_introduce) = match kind(&forgery.bytes) {
             Kind::Session { index, counter } => {
