@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("dig", "bind9-dnsutils"),        // the demo and the tests: names
     ("curl", "curl"),                 // the demo and the tests: published ports
     ("socat", "socat"),               // the tests: UDP servers in tasks
+    ("faketime", "faketime"),         // the tests: a node whose clock is wrong
     ("redis-server", "redis-server"), // the demo's private service
     ("redis-cli", "redis-tools"),     // the demo's one-off container
     ("git", "git"),                   // the tests: bugs planted by patches

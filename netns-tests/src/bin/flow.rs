@@ -85,6 +85,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
     match seconds {
         [0] => {
             let report = receive(&mut stream)?;
+            println!("{report}");
             stream.write_all(report.as_bytes())
         }
         [seconds] => send(&mut stream, Bulk::paced(seconds.into())),
