@@ -51,14 +51,22 @@ impl Wire {
 
     /// The next frame; none if none came in a while. An error where the kernel had to drop one: then nothing is proved.
     pub fn hear(&mut self) -> Result<Option<Frame<'_>>> {
+        loop {
+            match self.read()? {
+                None => return Ok(None),
+                // Each frame is to be heard once, where it comes in.
+                Some((_, OUTGOING, _)) => {}
+                Some((len, _, at)) => return Ok(Some(Frame { bytes: &self.buffer[..len], at })),
+            }
+        }
+    }
+
+    /// Reads a frame into the buffer: its length, what packet(7) says of it, and when it was taken.
+    fn read(&mut self) -> Result<Option<(usize, u8, Duration)>> {
         let mut control = cmsg_space!(u32, TimeSpec);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let received = match recvmsg::<LinkAddr>(
-            self.socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control),
-            MsgFlags::empty(),
-        ) {
+        let (socket, flags) = (self.socket.as_raw_fd(), MsgFlags::empty());
+        let received = match recvmsg::<LinkAddr>(socket, &mut parts, Some(&mut control), flags) {
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
             other => other.context("listening")?,
         };
@@ -71,10 +79,8 @@ impl Wire {
                 _ => {}
             }
         }
-        // Each frame is to be heard once, where it comes in.
-        let is_outgoing = received.address.is_some_and(|from| from.pkttype() == OUTGOING);
-        let len = if is_outgoing { 0 } else { received.bytes };
-        Ok((len > 0).then_some(Frame { bytes: &self.buffer[..len], at }))
+        let kind = received.address.map_or(0, |from| from.pkttype());
+        Ok(Some((received.bytes, kind, at)))
     }
 }
 

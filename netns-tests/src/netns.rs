@@ -82,6 +82,14 @@ impl Netns {
         })
     }
 
+    /// How many packets an interface took; /sys may show another namespace's interfaces.
+    pub fn received(&self, interface: &str) -> Result<u64> {
+        let text = self.run(&format!("ip -s link show {interface}"))?;
+        let mut lines = text.lines().skip_while(|line| !line.trim_start().starts_with("RX:"));
+        let numbers = lines.nth(1).context("the RX line")?;
+        Ok(numbers.split_whitespace().nth(1).context("packets")?.parse()?)
+    }
+
     /// Joins two namespaces by a veth pair, both ends up.
     pub fn veth(&self, name: &str, peer: &Self, peer_name: &str) -> Result<()> {
         let peer_path = peer.path();

@@ -5,6 +5,9 @@
 //! eth0 10.9.0.1, a TAP ----- the static example --------- vx0 10.9.0.2, vxlan id 42
 //! ```
 
+#[path = "interop/sealed.rs"]
+mod sealed;
+
 use anyhow::{Context, Result};
 use netns_tests::{Netns, Running, example, run, transfer};
 use std::fs;

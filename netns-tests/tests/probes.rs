@@ -99,16 +99,8 @@ fn a_kernel_vtep_drops_probes_whatever_extensions_it_has() -> Result<()> {
         // The same as a frame of a plain network is taken, and tells that the device has seen those before it.
         probe[7] = 0;
         socket.send_to(&probe, (RIGHT, PORT))?;
-        netns_tests::lab::eventually(PATIENCE, "the frame to be counted", || Ok(received(&right)? > 0))?;
-        ensure!(received(&right)? == 1, "with `{extension}`: {}", right.run("ip -s link show vx0")?);
+        netns_tests::lab::eventually(PATIENCE, "the frame to be counted", || Ok(right.received("vx0")? > 0))?;
+        ensure!(right.received("vx0")? == 1, "with `{extension}`: {}", right.run("ip -s link show vx0")?);
     }
     Ok(())
-}
-
-/// Packets the device took; /sys may show another namespace's interfaces.
-fn received(host: &Netns) -> Result<u64> {
-    let text = host.run("ip -s link show vx0")?;
-    let mut lines = text.lines().skip_while(|line| !line.trim_start().starts_with("RX:"));
-    let numbers = lines.nth(1).context("the RX line")?;
-    Ok(numbers.split_whitespace().nth(1).context("packets")?.parse()?)
 }

@@ -220,7 +220,11 @@ impl Output for Judge {
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
         assert!(PEERS.contains(&to), "{to} is no peer");
-        assert!(datagram.len() >= 8 && datagram[..4] == [8, 0, 0, 0], "not VXLAN");
+        assert!(
+            datagram.len() >= 8
+                && [[8, 0, 0, 0], [0; 4]].contains(&[datagram[0], datagram[1], datagram[2], datagram[3]]),
+            "not VXLAN"
+        );
         assert!(datagram.len() <= usize::from(MTU) + ENCAPSULATION, "larger than the underlay takes");
         self.count(datagram.len());
     }

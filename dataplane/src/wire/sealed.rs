@@ -2,7 +2,7 @@
 //! `docs/wire.md` specifies it all.
 //!
 //! ```text
-//! VXLAN header      8 B   08 00 00 00 | VNI | mark 01          } associated
+//! VXLAN header      8 B   00 00 00 00 | VNI | mark 01          } associated
 //! session index     4 B   chosen by the receiver; never zero   } data
 //! counter           8 B   the nonce                            }
 //! shim              4 B   kind | flags | transport header      } encrypted
@@ -240,7 +240,7 @@ mod tests {
         let mut datagram = [0xaa; OVERHEAD];
         write_header(&mut datagram, Vni::new(0x12_3456), 0x0102_0304, 0x1112_1314_1516_1718);
         let wanted =
-            [8, 0, 0, 0, 0x12, 0x34, 0x56, 1, 1, 2, 3, 4, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18];
+            [0, 0, 0, 0, 0x12, 0x34, 0x56, 1, 1, 2, 3, 4, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18];
         assert_eq!(datagram[..HEADER_LEN], wanted);
         let header = Header { vni: 0x12_3456, index: 0x0102_0304, counter: 0x1112_1314_1516_1718 };
         assert_eq!(parse(&datagram), Ok(Kind::Session(header)));

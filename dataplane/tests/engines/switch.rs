@@ -120,7 +120,7 @@ fn a_vtep_may_only_speak_for_its_own_endpoints_and_networks() {
     sim.inject(vtep(3), 1, &with(header, own.udp(1, 2, b"")));
     sim.inject(vtep(9), 1, &with(header, own.udp(1, 2, b"")));
     sim.inject(vtep(2), 1, &with([8, 0, 0, 0, 0, 0x55, 0, 0], own.udp(1, 2, b"")));
-    sim.inject(vtep(2), 1, &[8, 0, 0, 0, 0, 0x10, 1, 1]);
+    sim.inject(vtep(2), 1, &[0, 0, 0, 0, 0, 0x10, 1, 1]);
     sim.inject(vtep(2), 1, &with([0, 0, 0, 0, 0, 0x10, 1, 0], own.udp(1, 2, b"")));
     sim.inject(vtep(2), 1, &with([8, 0, 0, 0, 0, 0x10, 1, 2], own.udp(1, 2, b"")));
     sim.assert_silent();

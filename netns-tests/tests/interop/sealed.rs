@@ -20,11 +20,13 @@ const VNI: u32 = 42;
 const PORT: PortId = PortId(1);
 /// Far beyond what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The first word of what is sealed, and of a plain frame.
+const SEALED: [u8; 4] = [0; 4];
+const PLAIN: [u8; 4] = [8, 0, 0, 0];
 /// Where the inner datagram made by hand goes.
 const INNER_PORT: u16 = 9999;
 /// What a device can be told to understand beyond RFC 7348: group policy, remote checksum offload.
-const EXTENSIONS: [&str; 4] =
-    ["", "gbp", "udpcsum remcsumtx remcsumrx", "gbp udpcsum remcsumtx remcsumrx"];
+const EXTENSIONS: [&str; 4] = ["", "gbp", "udpcsum remcsumtx remcsumrx", "gbp udpcsum remcsumtx remcsumrx"];
 
 #[test]
 fn a_kernel_vxlan_device_drops_what_is_sealed_whatever_extensions_it_has() -> Result<()> {
@@ -59,10 +61,10 @@ fn replay(recorded: &[Vec<u8>], id: u32, extension: &str) -> Result<()> {
         send(&[&datagram[..4], &id.to_be_bytes()[1..], &datagram[7..]].concat())?;
     }
     for mark in 1..=u8::MAX {
-        send(&made_by_hand(id, mark))?;
+        send(&made_by_hand(SEALED, id, mark))?;
     }
-    // The same without a mark is taken, and tells that the device has seen those before it.
-    send(&made_by_hand(id, 0))?;
+    // The same as a plain frame is taken, and tells that the device has seen those before it.
+    send(&made_by_hand(PLAIN, id, 0))?;
     let mut heard = [0; 16];
     let len = inside.recv(&mut heard).context("a plain frame is taken")?;
     ensure!(heard[..len] == [0], "a frame with the mark {:02x?} was taken", &heard[..len]);
@@ -71,11 +73,11 @@ fn replay(recorded: &[Vec<u8>], id: u32, extension: &str) -> Result<()> {
     Ok(())
 }
 
-/// VXLAN with that mark around a frame that the device would take, which says the mark.
-fn made_by_hand(vni: u32, mark: u8) -> Vec<u8> {
-    let vxlan = [&[8, 0, 0, 0][..], &vni.to_be_bytes()[1..], &[mark]].concat();
+/// A header with that mark around a frame that the device would take, which says the mark.
+fn made_by_hand(flags: [u8; 4], vni: u32, mark: u8) -> Vec<u8> {
+    let vxlan = [&flags[..], &vni.to_be_bytes()[1..], &[mark]].concat();
     let macs = [RIGHT, LEFT].map(|vtep| MacAddr::for_ip(container(vtep)).0).concat();
-    let mut ip = [&[0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0][..]].concat();
+    let mut ip = vec![0x45, 0, 0, 29, 0, 0, 0, 0, 64, 17, 0, 0];
     ip.extend(container(LEFT).octets());
     ip.extend(container(RIGHT).octets());
     let sum: u32 = ip.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
@@ -103,7 +105,8 @@ fn record() -> Result<Vec<Vec<u8>>> {
         let datagram = udp(frame.bytes).filter(|datagram| datagram.to_port == DATA_PATH_PORT);
         recorded.extend(datagram.map(|datagram| datagram.payload.to_vec()));
     }
-    ensure!(recorded.iter().all(|datagram| datagram[7] == 1), "all of it has the mark");
+    let is_marked = |datagram: &Vec<u8>| datagram[..4] == SEALED && datagram[7] == 1;
+    ensure!(recorded.iter().all(is_marked), "all of it is marked as sealed");
     Ok(recorded)
 }
 
