@@ -71,7 +71,7 @@ fn garbage_is_counted_to_the_last_datagram_and_logged_nowhere() {
         &[0; 60],
         &[8, 0, 0, 0, 0, 0x10, 0x01, 0, 0xff, 0xff],
         &[8, 0, 0, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0, 0, 0, 1],
-        &[8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9],
+        &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9],
     ];
     for sent in 0..DATAGRAMS {
         let sender = &senders[(sent / garbage.len() as u64 % 2) as usize];

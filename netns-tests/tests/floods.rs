@@ -24,7 +24,7 @@ const FLOOD: u64 = 200_000;
 /// A handshake invented by somebody who knows the format only.
 fn initiation(from: Ipv4Addr, nth: u64) -> Vec<u8> {
     let mut noise = nth.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut message = vec![8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0];
+    let mut message = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0];
     message.extend((0..164).map(|_| {
         noise = noise.rotate_left(7).wrapping_mul(0x2545_f491_4f6c_dd1d);
         (noise >> 32) as u8 | 1

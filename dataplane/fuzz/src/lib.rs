@@ -156,7 +156,7 @@ pub fn open(data: &[u8]) {
 /// A message of a handshake with its header and in its length.
 fn message(step: &mut Step<'_>) -> Vec<u8> {
     let kind = step.byte() % 3;
-    let mut message = vec![8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, kind + 1, 0, 0, 0];
+    let mut message = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, kind + 1, 0, 0, 0];
     message.extend(step.rest());
     message.resize([180, 120, 76][usize::from(kind)], 0);
     message

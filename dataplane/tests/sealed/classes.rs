@@ -235,7 +235,7 @@ impl Forger {
 
     /// By who does not know the victim's key.
     fn forge_handshakes(&mut self, one: Ipv4Addr) {
-        let header = [8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+        let header = [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
         let message = |kind: u8, body: &[u8]| [&header[..], &[kind, 0, 0, 0], body].concat();
         let mut initiation = self.any(164);
         initiation[3] |= 1;

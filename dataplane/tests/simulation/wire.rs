@@ -98,7 +98,8 @@ pub(crate) fn vni(bytes: &[u8]) -> u32 {
 
 /// Of what an engine sent.
 pub(crate) fn kind(bytes: &[u8]) -> Kind {
-    assert_eq!(bytes[..4], [8, 0, 0, 0], "VXLAN header");
+    let flags = if bytes[7] == 0 { [8, 0, 0, 0] } else { [0; 4] };
+    assert_eq!(bytes[..4], flags, "VXLAN header");
     match (bytes[7], u32_at(bytes, 8)) {
         (0, _) => Kind::Plain,
         (1, 0) => Kind::Handshake(step(bytes)),

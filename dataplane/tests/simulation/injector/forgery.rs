@@ -180,6 +180,7 @@ impl Run {
             let vni = *self.rng.pick(&vnis);
             forgery.bytes[4..7].copy_from_slice(&vni.to_be_bytes()[1..]);
         }
+        forgery.bytes[0] = 8;
         forgery.bytes[MARK] = 0;
         forgery
     }
@@ -190,7 +191,7 @@ impl Run {
         let forgery = self.forgery("a made-up handshake", recorded);
         let (from, to) = (recorded.from, forgery.to);
         let kind = self.rng.below(3) as usize;
-        let mut bytes = vec![8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, kind as u8 + 1, 0, 0, 0];
+        let mut bytes = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, kind as u8 + 1, 0, 0, 0];
         let len = LENGTHS[kind];
         bytes.extend(self.noise(len, len + 1));
         bytes.truncate(len);
