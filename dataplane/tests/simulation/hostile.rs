@@ -83,7 +83,7 @@ impl Run {
         match self.rng.below(5) {
             0..3 if !is_honest => {}
             3 => header[0] = 0x88,
-            4 => header[7] = 1,
+            4 => (header[0], header[7]) = (0, 1),
             _ => sender = STRANGER,
         }
         // Some claim to bring a client of a published port.
