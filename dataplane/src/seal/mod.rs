@@ -408,10 +408,12 @@ impl Seals {
     }
 
     pub(crate) fn set_path_mtu(&mut self, vtep: Ipv4Addr, mtu: u16) {
-        if let Some(at) = self.by_vtep.get(&vtep) {
-            self.peers[*at].path_mtu = mtu;
+        if let Some(at) = self.by_vtep.get(&vtep).copied()
+            && self.peers[at].path_mtu != mtu
+        {
+            self.peers[at].path_mtu = mtu;
+            self.least_path_mtu = self.find_least_path_mtu();
         }
-        self.least_path_mtu = self.find_least_path_mtu();
     }
 
     /// Of all peers, in bytes.
