@@ -93,6 +93,13 @@ impl PathMtu {
         }
     }
 
+    /// Tries for more by another clock than paths of another `phase`: a thousand peers' large questions at once would be
+    /// twelve megabytes in a millisecond, of which most get lost.
+    pub(super) fn in_phase(mut self, phase: u64) -> Self {
+        self.raise_at -= phase % RAISE_EVERY;
+        self
+    }
+
     /// The largest outer packet to send, in bytes.
     pub(super) fn limit(&self) -> u16 {
         self.known.unwrap_or(BASE).min(self.most)
@@ -106,7 +113,8 @@ impl PathMtu {
     /// The interface has another MTU.
     pub(super) fn set_most(&mut self, most: u16, now: u64) {
         if most != self.most {
-            *self = Self { known: self.known.map(|known| known.min(most)), ..Self::new(most, now) };
+            let known = self.known.map(|known| known.min(most));
+            *self = Self { known, raise_at: self.raise_at, ..Self::new(most, now) };
         }
     }
 
@@ -141,7 +149,8 @@ impl PathMtu {
             }
             Phase::Narrow { size, .. } => asked = self.narrow_below(size, now),
             Phase::Found if now >= self.raise_at => {
-                self.raise_at = now + RAISE_EVERY;
+                let missed = (now - self.raise_at) / RAISE_EVERY;
+                self.raise_at += (missed + 1) * RAISE_EVERY;
                 self.wait(Phase::Search { tries: 1 }, now);
                 asked = Asked::Above(self.known.unwrap_or_default());
             }
@@ -157,7 +166,8 @@ impl PathMtu {
             // Who was not heard at all says nothing about sizes.
             Phase::Check { since, .. } if heard.is_none_or(|heard| heard < since) => self.find(now),
             Phase::Check { .. } => {
-                *self = Self { patience: self.patience, ..Self::new(self.most, now) };
+                let Self { patience, raise_at, .. } = *self;
+                *self = Self { patience, raise_at, ..Self::new(self.most, now) };
                 self.wait(Phase::Search { tries: 1 }, now);
                 asked = Asked::Above(0);
             }
@@ -258,6 +268,7 @@ fn sizes(asked: Asked, most: u16) -> impl Iterator<Item = u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::scramble;
     use proptest::prelude::*;
 
     /// A path of a certain width, and questions on it.
@@ -351,6 +362,36 @@ mod tests {
             let _ = path.mtu.turn(now, true, Some(heard)).count();
         }
         assert_eq!(path.mtu.limit(), 1_500);
+    }
+
+    /// How many of so many paths are tried for more in the same half second, at most, after the first searches.
+    fn tried_at_once(paths: u64) -> usize {
+        let mut tries = std::collections::BTreeMap::new();
+        for phase in 0..paths {
+            let mut mtu = PathMtu::new(9_000, 0).in_phase(scramble(0, phase));
+            let mut nonce = 0;
+            while mtu.due() < 5 * RAISE_EVERY {
+                let now = mtu.due();
+                for size in mtu.turn(now, false, Some(now)) {
+                    nonce += 1;
+                    mtu.note_asked(nonce, size, now);
+                    if size <= 1_500 {
+                        mtu.answer(nonce, now);
+                    } else if size == 9_000 && now > 10_000 {
+                        *tries.entry(now / CHECK_EVERY).or_insert(0) += 1;
+                    }
+                }
+            }
+            assert_eq!(mtu.limit(), 1_500);
+        }
+        assert!(tries.values().sum::<usize>() as u64 >= 4 * paths, "each once a minute");
+        tries.into_values().max().unwrap()
+    }
+
+    #[test]
+    fn many_paths_are_not_tried_for_more_at_once() {
+        let most = tried_at_once(1_000);
+        assert!(most < 50, "{most}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::mtu::PathMtu;
 use super::{INTRODUCTION, PathStats, RETRY};
+use crate::hash::scramble;
 use crate::seal::SessionStats;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -37,7 +38,7 @@ impl Peer {
     pub(super) fn new(vtep: Ipv4Addr, underlay_mtu: u16, now: u64) -> Self {
         Self {
             vtep,
-            mtu: PathMtu::new(underlay_mtu, now),
+            mtu: PathMtu::new(underlay_mtu, now).in_phase(scramble(0, vtep.to_bits().into())),
             open: [None; OPEN],
             asked: 0,
             answered: 0,
