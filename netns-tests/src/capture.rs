@@ -84,10 +84,13 @@ impl Wire {
     }
 }
 
-/// A UDP datagram over IPv4 in an Ethernet frame: addresses, ports and payload.
+/// A UDP datagram over IPv4 in an Ethernet frame.
 pub struct Udp<'a> {
     pub from: [u8; 4],
     pub to: [u8; 4],
+    /// Whether routers must not fragment it.
+    pub is_whole: bool,
+    pub from_port: u16,
     pub to_port: u16,
     pub payload: &'a [u8],
 }
@@ -102,5 +105,8 @@ pub fn udp(frame: &[u8]) -> Option<Udp<'_>> {
     let (from, to) = ipv4(frame)?;
     let header = 14 + usize::from(frame[14] & 15) * 4;
     let datagram = frame.get(header..).filter(|rest| frame[23] == 17 && rest.len() >= 8)?;
-    Some(Udp { from, to, to_port: u16::from_be_bytes([datagram[2], datagram[3]]), payload: &datagram[8..] })
+    let port = |at: usize| u16::from_be_bytes([datagram[at], datagram[at + 1]]);
+    // DF alone: no fragment of a datagram either (RFC 791).
+    let is_whole = frame[20] & 0xe0 == 0x40;
+    Some(Udp { from, to, is_whole, from_port: port(0), to_port: port(2), payload: &datagram[8..] })
 }

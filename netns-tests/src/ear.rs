@@ -132,6 +132,10 @@ impl Heard {
             && let Some(datagram) = udp(frame).filter(|datagram| datagram.to_port == data_path_port)
         {
             self.datagrams += 1;
+            // As `docs/wire.md` has it.
+            if !datagram.is_whole || datagram.from_port != data_path_port {
+                self.failed = Some(format!("a datagram without DF, or from port {}", datagram.from_port));
+            }
             *self.marks.entry(datagram.payload.get(7).copied().unwrap_or(u8::MAX)).or_default() += 1;
         }
         if let Some(number) = self.search.find(frame) {

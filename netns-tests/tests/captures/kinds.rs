@@ -210,7 +210,7 @@ fn forged(vni: u32, on: &Network, marker: &Marker) -> Vec<u8> {
 
 fn ip(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     let len = (20 + payload.len() as u16).to_be_bytes();
-    let mut header = [&[0x45, 0, len[0], len[1], 0, 0, 0, 0, 64, 17, 0, 0][..], &from, &to].concat();
+    let mut header = [&[0x45, 0, len[0], len[1], 0, 0, 0x40, 0, 64, 17, 0, 0][..], &from, &to].concat();
     let sum: u32 = header.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
     let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
