@@ -55,7 +55,7 @@ fn ten_megabytes_arrive_whole_where_a_fifth_is_lost_each_way() -> Result<()> {
     let lab = lab()?;
     befall(&lab, &["20 counter drop".to_owned()])?;
     ensure!(burst(&lab, 10 * MEGABYTE)? < TEN_MEGABYTES_WITHIN);
-    println!("{}", lab.underlay("nft list table bridge fate")?);
+    println!("{}", lab.underlay()?.run("nft list table bridge fate")?);
     lab.finish()
 }
 
