@@ -1,4 +1,4 @@
-//! Path probes between two packet threads, and what the kernel's own VXLAN makes of them.
+//! Path probes between two packet threads. What the kernel's own VXLAN makes of them: `interop/sealed.rs`.
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::Netns;
@@ -6,7 +6,7 @@ use skep_dataplane::DropReason;
 use skep_dataplane::io::{Handle, Worker, WorkerConfig};
 use skep_dataplane::seal::{Identity, SecretKey, Suite};
 use skep_dataplane::snapshot::{Peer, Snapshot};
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -74,33 +74,4 @@ fn both_answer(left: &Handle, right: &Handle) -> Result<bool> {
         Ok(handle.stats()?.engine.paths.iter().all(|path| path.answered > 0 && !path.silent))
     };
     Ok(answers(left)? && answers(right)?)
-}
-
-/// A vxlan device of any kind takes no probe for a frame, not even with a frame in it and VNI 0 for its own.
-#[test]
-fn a_kernel_vtep_drops_probes_whatever_extensions_it_has() -> Result<()> {
-    for extension in ["", "gbp"] {
-        let (left, right) = underlay()?;
-        right.run(&format!(
-            "ip link add vx0 address 02:42:0a:09:00:02 type vxlan id 0 dstport {PORT} local {RIGHT} nolearning {extension}"
-        ))?;
-        right.run("ip link set vx0 up")?;
-        let socket = left.enter(|| UdpSocket::bind((LEFT, PORT)))??;
-        let mut probe = vec![8, 0, 0, 0, 0, 0, 0, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8];
-        socket.send_to(&probe, (RIGHT, PORT))?;
-        // As if a frame followed: broadcast, so that the device would take it.
-        probe.truncate(8);
-        probe.extend([0xff; 6]);
-        probe.extend([0x02, 0x42, 0x0a, 0x09, 0, 1, 8, 0]);
-        probe.extend([
-            0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2, 0, 1, 0, 2, 0, 8, 0, 0,
-        ]);
-        socket.send_to(&probe, (RIGHT, PORT))?;
-        // The same as a frame of a plain network is taken, and tells that the device has seen those before it.
-        probe[7] = 0;
-        socket.send_to(&probe, (RIGHT, PORT))?;
-        netns_tests::lab::eventually(PATIENCE, "the frame to be counted", || Ok(right.received("vx0")? > 0))?;
-        ensure!(right.received("vx0")? == 1, "with `{extension}`: {}", right.run("ip -s link show vx0")?);
-    }
-    Ok(())
 }
