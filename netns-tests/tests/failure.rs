@@ -109,5 +109,7 @@ fn after_kill_nine_of_a_daemon_and_a_new_start_nothing_stale_is_left() -> Result
     })?;
     own.kill()?;
     own.wait()?;
+    // What n1 sealed for the daemon before, and sent before the new one knew its peers.
+    lab.expect_drops(&["session_unknown", "seal_stranger"]);
     lab.finish()
 }
