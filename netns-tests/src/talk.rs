@@ -41,7 +41,7 @@ impl Echo {
         let tcp = thread::spawn(move || {
             while !to_tcp.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    // Ends with its connection.
+                    // Ends with its connection, however that ends.
                     Ok((stream, _)) => _ = thread::spawn(move || echo_stream(stream)),
                     Err(_) => thread::sleep(Duration::from_millis(5)),
                 }
@@ -77,21 +77,16 @@ impl Drop for Echo {
     }
 }
 
-fn echo_stream(mut stream: TcpStream) {
-    let echo = || -> io::Result<u64> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut buffer = vec![0; LONGEST];
-        loop {
-            match stream.read(&mut buffer)? {
-                0 => return Ok(0),
-                len => stream.write_all(&buffer[..len])?,
-            }
+fn echo_stream(mut stream: TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut buffer = vec![0; LONGEST];
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(()),
+            len => stream.write_all(&buffer[..len])?,
         }
-    };
-    let mut echo = echo;
-    // Who talked is gone.
-    let _ = echo();
+    }
 }
 
 /// Says `words` over a connection of its own and expects them back.
