@@ -24,8 +24,8 @@ fn whoever_comes_or_goes_nothing_of_a_sealed_network_shows() -> Result<()> {
     leave_one_of_two(&stage, &here)?;
     toggle(&stage)?;
     remove(&stage, &here)?;
-    // Of nodes that were removed and don't know it yet, or that came a moment ago, when nobody knows how wide the path to
-    // them is; and of words for nobody.
+    // Of nodes that were removed and don't know it yet; or that came a moment ago, when nobody knows how wide the path to
+    // them is, or that they have another key now; and of words for nobody.
     stage.lab.expect_drops(&[
         "seal_stranger",
         "session_unknown",
@@ -38,6 +38,7 @@ fn whoever_comes_or_goes_nothing_of_a_sealed_network_shows() -> Result<()> {
         "unknown_vni",
         "unknown_port",
         "arp_unknown_address",
+        "handshake_forged",
         "fragmentation_needed",
     ]);
     stage.finish()
