@@ -122,6 +122,11 @@ fn no_flow_hangs_where_nobody_says_that_the_path_became_narrower() -> Result<()>
     narrowed_during(&lab, &hop, Network("plain"), "datagrams", 1_100)?;
     narrowed_during(&lab, &hop, Network("sealed"), "down", 1_000)?;
     narrowed_during(&lab, &hop, Published, "down", 900)?;
+    // Neither do nodes and managers: what this one's assignment takes is more than one packet.
+    let long = format!("LONG={}", "x".repeat(6_000));
+    let create = ["service", "create", "-d", "--name", "long", "--env", &long];
+    lab.skep(&[&create[..], &["--constraint", "node.hostname==n2", "host", "sleep", "1000"]].concat())?;
+    lab.until_running("long", 1)?;
     lab.finish()
 }
 
