@@ -183,6 +183,8 @@ fn jumbo_frames_go_where_they_fit_and_no_flow_hangs_where_they_stop_to() -> Resu
     }
     serve(&lab, &["sealed"], "there", "n2")?;
     serve(&lab, &["sealed"], "elsewhere", "n3")?;
+    // What is sealed to a daemon that has ended reaches the next one.
+    lab.expect_drops(&["seal_stranger", "session_unknown"]);
     lab.expect_drops(&["fragmentation_needed", "fragment_orphaned"]);
     eventually(Duration::from_secs(20), "both paths are measured", || {
         Ok(path_mtu(&lab, 1, 2)? == 9_000 && path_mtu(&lab, 1, 3)? == 1_500)
