@@ -7,6 +7,7 @@ mod drops;
 mod handle;
 mod holder;
 mod mmsg;
+mod send;
 mod tap;
 mod udp;
 mod worker;

@@ -4,7 +4,7 @@ use super::holder::Holder;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Some 10 ms at 10 Gb/s: a burst that arrives while the worker handles another port's.
 const BUFFER_BYTES: usize = 16 << 20;
@@ -34,6 +34,8 @@ pub(super) fn open(vtep: Ipv4Addr, port: u16) -> Result<UdpSocket, UdpError> {
     let setup = |step| move |source| UdpError::Setup { address: SocketAddrV4::new(vtep, port), step, source };
     never_fragment(&socket).map_err(setup("IP_MTU_DISCOVER"))?;
     enlarge_buffers(&socket).map_err(setup("buffer sizes"))?;
+    // A kernel before 5.0 hands over each datagram by itself.
+    let _ = merge_received(&socket);
     socket.set_nonblocking(true).map_err(setup("O_NONBLOCK"))?;
     Ok(socket.into())
 }
@@ -72,6 +74,12 @@ fn never_fragment(socket: &Socket) -> io::Result<()> {
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Lets the kernel hand over datagrams of one sender and size as one buffer (udp(7), UDP_GRO).
+pub(super) fn merge_received(socket: &impl AsFd) -> io::Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    Ok(setsockopt(&socket.as_fd(), sockopt::UdpGroSegment, &true)?)
 }
 
 /// Beyond net.core.rmem_max and wmem_max where allowed (CAP_NET_ADMIN), else up to it.

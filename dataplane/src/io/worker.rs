@@ -2,7 +2,8 @@
 
 use super::drops::{DropCounters, IoDrop};
 use super::handle::{AttachError, WorkerStats};
-use super::mmsg::{RecvBatch, SendBatch};
+use super::mmsg::RecvBatch;
+use super::send::SendBatch;
 use super::tap::Tap;
 use crate::ids::PortId;
 use crate::snapshot::Snapshot;
@@ -77,7 +78,8 @@ impl Output for Kernel {
     }
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
-        self.outgoing.push(to, datagram, &self.socket, &mut self.drops);
+        let fill = |place: &mut [u8]| place.copy_from_slice(datagram);
+        self.outgoing.push(to, datagram.len(), fill, &self.socket, &mut self.drops);
     }
 
     fn reachability(&mut self, silent: &[Ipv4Addr]) {
