@@ -34,6 +34,8 @@ mod counters;
 mod engine;
 mod hash;
 mod index;
+#[cfg(any(feature = "io", test))]
+mod merge;
 mod mss;
 mod nat;
 mod offload;

@@ -6,6 +6,7 @@ use super::mmsg::RecvBatch;
 use super::send::SendBatch;
 use super::tap::Tap;
 use crate::ids::PortId;
+use crate::merge::{Merge, Offer};
 use crate::snapshot::Snapshot;
 use crate::{Engine, HEADROOM, Output, VnetHdr};
 use nix::errno::Errno;
@@ -63,18 +64,28 @@ struct Kernel {
     taps: BTreeMap<PortId, Tap>,
     socket: UdpSocket,
     outgoing: SendBatch,
+    /// Of frames for one port.
+    merge: Merge,
+    /// What peers send is put together again; what a port here sends is whole already.
+    is_merging: bool,
     drops: DropCounters,
     on_silent: OnSilent,
 }
 
 impl Output for Kernel {
     fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
-        let Some(tap) = self.taps.get(&port) else {
-            return self.drops.add(IoDrop::NoTap);
-        };
-        if let Err(error) = tap.write_frame(vnet, frame) {
-            self.drops.add(IoDrop::of_tap_write(&error));
+        if self.is_merging {
+            match self.merge.offer(port, vnet, frame) {
+                Offer::Taken => return,
+                Offer::Waits => {
+                    self.write_merged();
+                    self.merge.offer(port, vnet, frame);
+                    return;
+                }
+                Offer::Alone => self.write_merged(),
+            }
         }
+        write(&self.taps, &mut self.drops, port, vnet, frame);
     }
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
@@ -103,6 +114,8 @@ impl PacketThread {
             taps: BTreeMap::new(),
             socket,
             outgoing: SendBatch::new(port),
+            merge: Merge::new(),
+            is_merging: false,
             drops: DropCounters::default(),
             on_silent,
         };
@@ -168,9 +181,12 @@ impl PacketThread {
             let now = Instant::now();
             // An error here is one a peer's ICMP message or the interface caused; reading it clears it.
             let more = self.incoming.fill(&self.kernel.socket).unwrap_or(true);
+            self.kernel.is_merging = true;
             for (from, datagram) in self.incoming.datagrams() {
                 self.engine.handle_datagram(from, datagram, now, &mut self.kernel);
             }
+            self.kernel.write_merged();
+            self.kernel.is_merging = false;
             if !more {
                 return true;
             }
@@ -264,7 +280,20 @@ impl PacketThread {
     }
 }
 
+fn write(taps: &BTreeMap<PortId, Tap>, drops: &mut DropCounters, port: PortId, vnet: VnetHdr, frame: &[u8]) {
+    let Some(tap) = taps.get(&port) else { return drops.add(IoDrop::NoTap) };
+    if let Err(error) = tap.write_frame(vnet, frame) {
+        drops.add(IoDrop::of_tap_write(&error));
+    }
+}
+
 impl Kernel {
+    fn write_merged(&mut self) {
+        if let Some((port, vnet, frame)) = self.merge.take() {
+            write(&self.taps, &mut self.drops, port, vnet, frame);
+        }
+    }
+
     fn flush(&mut self) {
         self.outgoing.flush(&self.socket, &mut self.drops);
     }

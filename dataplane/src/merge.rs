@@ -1,0 +1,208 @@
+//! [`Merge`]: frames for one port, one after the other, put together to the super-frame they were cut from.
+//!
+//! What kernel GRO would merge: segments of one TCP connection that continue each other and differ in nothing else,
+//! datagrams of one UDP flow and size. Their payloads must be covered by a partial checksum, or by a full one that is
+//! right. A receiver's kernel sees one frame where it would have seen forty, and what it makes of it is the same.
+
+use crate::ids::PortId;
+use crate::wire::vnet::VnetHdr;
+use crate::wire::{checksum, ethernet, ipv4, put_u16, tcp, u16_at, u32_at, udp};
+
+/// An IPv4 packet of this size, in bytes, and its Ethernet header.
+const LARGEST: usize = 65_535 + ethernet::HEADER_LEN;
+
+const IP_AT: usize = ethernet::HEADER_LEN;
+const TRANSPORT_AT: usize = IP_AT + ipv4::MIN_HEADER_LEN;
+
+/// Places of an IPv4 header that segments of one packet may differ in: length, identification, checksum.
+const TOTAL_LEN: usize = IP_AT + 2;
+const FRAGMENT: usize = IP_AT + 6;
+const IP_CHECKSUM: usize = IP_AT + 10;
+
+/// The part of a frame before its payload, and what of it tells how it may go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    is_tcp: bool,
+    headers: usize,
+    payload: usize,
+    seq: u32,
+    has_psh: bool,
+}
+
+/// At most one super-frame that is being put together.
+pub(crate) struct Merge {
+    port: PortId,
+    frame: Box<[u8]>,
+    /// Bytes of it; 0: nothing.
+    len: usize,
+    shape: Shape,
+    /// Payload bytes of each segment but the last.
+    size: usize,
+    count: usize,
+    /// Nothing may follow.
+    is_closed: bool,
+}
+
+/// What becomes of a frame that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Offer {
+    Taken,
+    /// It does not continue what is there, which has to be [taken out](Merge::take) before it is offered again.
+    Waits,
+    /// Nothing can continue it: it is written as it is, behind what is there.
+    Alone,
+}
+
+impl Merge {
+    pub(crate) fn new() -> Self {
+        let shape = Shape { is_tcp: false, headers: 0, payload: 0, seq: 0, has_psh: false };
+        let frame = vec![0; LARGEST].into_boxed_slice();
+        Self { port: PortId(0), frame, len: 0, shape, size: 0, count: 0, is_closed: false }
+    }
+
+    pub(crate) fn offer(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) -> Offer {
+        let Some(shape) = Shape::of(vnet, frame) else { return Offer::Alone };
+        if self.len == 0 {
+            self.begin(port, shape, frame);
+            return Offer::Taken;
+        }
+        if self.port != port || !self.continues(&shape, frame) {
+            return Offer::Waits;
+        }
+        let end = self.len + shape.payload;
+        self.frame[self.len..end].copy_from_slice(&frame[shape.headers..shape.headers + shape.payload]);
+        self.len = end;
+        self.count += 1;
+        if shape.has_psh {
+            self.frame[TRANSPORT_AT + tcp::FLAGS] |= tcp::PSH;
+        }
+        self.is_closed = shape.has_psh || shape.payload < self.size;
+        Offer::Taken
+    }
+
+    fn begin(&mut self, port: PortId, shape: Shape, frame: &[u8]) {
+        let len = shape.headers + shape.payload;
+        self.frame[..len].copy_from_slice(&frame[..len]);
+        (self.port, self.len, self.shape, self.size, self.count) = (port, len, shape, shape.payload, 1);
+        self.is_closed = shape.has_psh;
+    }
+
+    fn continues(&self, next: &Shape, frame: &[u8]) -> bool {
+        let own = &self.frame[..self.shape.headers];
+        if self.is_closed
+            || (next.is_tcp, next.headers) != (self.shape.is_tcp, self.shape.headers)
+            || next.payload > self.size
+            || self.len + next.payload > LARGEST
+        {
+            return false;
+        }
+        let sent = (self.len - self.shape.headers) as u32;
+        let is_next = !next.is_tcp || next.seq == self.shape.seq.wrapping_add(sent);
+        is_next && same_but_for_place(own, &frame[..next.headers], next.is_tcp)
+    }
+
+    /// What was put together, if anything, ready for its port's TAP.
+    pub(crate) fn take(&mut self) -> Option<(PortId, VnetHdr, &[u8])> {
+        let len = std::mem::take(&mut self.len);
+        if len == 0 {
+            return None;
+        }
+        let (shape, is_many) = (self.shape, self.count > 1);
+        let frame = &mut self.frame[..len];
+        let ip_len = len - IP_AT;
+        put_u16(frame, TOTAL_LEN, ip_len as u16);
+        put_u16(frame, IP_CHECKSUM, 0);
+        let sum = checksum::of(&frame[IP_AT..TRANSPORT_AT]);
+        put_u16(frame, IP_CHECKSUM, sum);
+        let (src, dst) = (crate::wire::ip_at(frame, IP_AT + 12), crate::wire::ip_at(frame, IP_AT + 16));
+        let transport_len = len - TRANSPORT_AT;
+        let (protocol, place, gso_type) = match shape.is_tcp {
+            true => (ipv4::TCP, tcp::CHECKSUM, VnetHdr::GSO_TCPV4),
+            false => {
+                put_u16(frame, TRANSPORT_AT + udp::LENGTH, transport_len as u16);
+                (ipv4::UDP, udp::CHECKSUM, VnetHdr::GSO_UDP_L4)
+            }
+        };
+        put_u16(frame, TRANSPORT_AT + place, checksum::pseudo_header(src, dst, protocol, transport_len));
+        let vnet = VnetHdr {
+            flags: VnetHdr::NEEDS_CSUM,
+            gso_type: if is_many { gso_type } else { VnetHdr::GSO_NONE },
+            hdr_len: shape.headers as u16,
+            gso_size: if is_many { self.size as u16 } else { 0 },
+            csum_start: TRANSPORT_AT as u16,
+            csum_offset: place as u16,
+        };
+        Some((self.port, vnet, frame))
+    }
+}
+
+impl Shape {
+    /// `None`: a frame that nothing is put together with.
+    fn of(vnet: VnetHdr, frame: &[u8]) -> Option<Self> {
+        let is_plain_ip = frame.len() > TRANSPORT_AT
+            && ethernet::ethertype(frame) == ethernet::IPV4
+            && frame[IP_AT] == 0x45
+            && u16_at(frame, FRAGMENT) & 0x3fff == 0
+            && usize::from(u16_at(frame, TOTAL_LEN)) == frame.len() - IP_AT
+            && vnet.gso_type == VnetHdr::GSO_NONE;
+        if !is_plain_ip {
+            return None;
+        }
+        let transport = &frame[TRANSPORT_AT..];
+        let shape = match frame[IP_AT + 9] {
+            ipv4::TCP => Self::of_tcp(transport)?,
+            ipv4::UDP => Self::of_udp(transport)?,
+            _ => return None,
+        };
+        (vnet.flags & VnetHdr::NEEDS_CSUM != 0 || is_sum_right(frame)).then_some(shape)
+    }
+
+    /// Data, and no word but that it was sent and heard.
+    fn of_tcp(transport: &[u8]) -> Option<Self> {
+        let segment = tcp::parse(transport)?;
+        let payload = transport.len() - segment.header_len;
+        let is_data = segment.flags & !tcp::PSH == tcp::ACK && payload > 0;
+        is_data.then_some(Self {
+            is_tcp: true,
+            headers: TRANSPORT_AT + segment.header_len,
+            payload,
+            seq: segment.seq,
+            has_psh: segment.has(tcp::PSH),
+        })
+    }
+
+    fn of_udp(transport: &[u8]) -> Option<Self> {
+        let payload = transport.len().checked_sub(udp::HEADER_LEN).filter(|payload| *payload > 0)?;
+        let is_summed = u16_at(transport, udp::CHECKSUM) != 0;
+        let is_whole = usize::from(u16_at(transport, udp::LENGTH)) == transport.len();
+        let headers = TRANSPORT_AT + udp::HEADER_LEN;
+        (is_summed && is_whole).then_some(Self { is_tcp: false, headers, payload, seq: 0, has_psh: false })
+    }
+}
+
+/// A full checksum sums to all ones together with what it covers (RFC 1071 §1).
+fn is_sum_right(frame: &[u8]) -> bool {
+    let (src, dst) = (crate::wire::ip_at(frame, IP_AT + 12), crate::wire::ip_at(frame, IP_AT + 16));
+    let transport = &frame[TRANSPORT_AT..];
+    checksum::transport(src, dst, frame[IP_AT + 9], transport) == 0
+}
+
+/// Whether two headers are those of neighbours: equal but for what tells one from the next.
+fn same_but_for_place(one: &[u8], other: &[u8], is_tcp: bool) -> bool {
+    let same = |range: std::ops::Range<usize>| one[range.clone()] == other[range];
+    let ip = same(0..TOTAL_LEN) && same(FRAGMENT..IP_CHECKSUM) && same(IP_CHECKSUM + 2..TRANSPORT_AT);
+    if !is_tcp {
+        // Ports; length and checksum follow from the payload.
+        return ip && same(TRANSPORT_AT..TRANSPORT_AT + 4);
+    }
+    let flags = TRANSPORT_AT + tcp::FLAGS;
+    ip && same(TRANSPORT_AT..TRANSPORT_AT + tcp::SEQUENCE)
+        && same(TRANSPORT_AT + 8..flags)
+        && (one[flags] ^ other[flags]) & !tcp::PSH == 0
+        && same(flags + 1..TRANSPORT_AT + tcp::CHECKSUM)
+        && same(TRANSPORT_AT + tcp::CHECKSUM + 2..one.len())
+        && u32_at(one, TRANSPORT_AT + 8) == u32_at(other, TRANSPORT_AT + 8)
+}
+
+#[cfg(test)]
+mod tests;
