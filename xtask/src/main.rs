@@ -1,5 +1,6 @@
 //! `cargo xtask`: what a developer or a visitor of this repository types.
 
+mod bench;
 mod demo;
 mod fuzz;
 mod interrupt;
@@ -23,7 +24,7 @@ usage: cargo xtask COMMAND
   test       everything that is checked; with --nightly, 10,000 seeds of the engine's simulation
   planted    bugs planted in a copy of the packet engine, each to be found by its simulation
   fuzz [TARGET] [--seconds N]   every parser (or one) against inputs nobody thought of
-  bench      side by side with the kernel";
+  bench [overlay] [--rounds N]   side by side with the kernel";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,7 +46,7 @@ fn dispatch(words: &[&str]) -> Result<()> {
         ["test", "--nightly"] => test::run(Size::Nightly),
         ["planted"] => planted::run(),
         ["fuzz", rest @ ..] => fuzz::command(rest),
-        ["bench", ..] => bail!("`bench` isn't there yet"),
+        ["bench", rest @ ..] => bench::command(rest),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

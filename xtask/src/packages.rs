@@ -29,7 +29,10 @@ const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
 
 /// Installs what is missing, as root; otherwise says what to type.
 pub(crate) fn ensure() -> Result<()> {
-    let missing = missing();
+    install(&missing(PROGRAMS))
+}
+
+fn install(missing: &[&str]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -52,8 +55,13 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
-fn missing() -> Vec<&'static str> {
-    PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
+/// As [`ensure`], for programs that only some commands run.
+pub(crate) fn ensure_others(programs: &[(&str, &'static str)]) -> Result<()> {
+    install(&missing(programs))
+}
+
+fn missing(programs: &[(&str, &'static str)]) -> Vec<&'static str> {
+    programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect()
 }
 
 fn apt(line: &str) -> Result<String> {

@@ -72,6 +72,11 @@ impl Host {
         Self { lab, role }
     }
 
+    /// The process of its `skepd`, if that runs.
+    pub(crate) fn daemon_pid(&self) -> Result<Option<u32>> {
+        super::daemon::pid(self)
+    }
+
     /// What the user calls it, and its host name: n1, n2, …, client.
     pub(crate) fn name(&self) -> String {
         self.role.to_string()
