@@ -29,6 +29,12 @@ pub trait Output {
     fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]);
     /// Send a UDP payload to a VTEP.
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]);
+    /// As [`Self::datagram`], for a payload of `len` bytes that `write` writes where it is sent from: every byte.
+    fn datagram_in_place(&mut self, to: Ipv4Addr, len: usize, write: impl FnOnce(&mut [u8])) {
+        let mut datagram = vec![0; len];
+        write(&mut datagram);
+        self.datagram(to, &datagram);
+    }
     /// The peers of the snapshot that do not answer on the data path, by address: all of them, each time the set
     /// changes. Their backends are best taken out of use until they answer again.
     fn reachability(&mut self, silent: &[Ipv4Addr]);

@@ -60,8 +60,16 @@ impl Merge {
         Self { port: PortId(0), frame, len: 0, shape, size: 0, count: 0, is_closed: false }
     }
 
-    pub(crate) fn offer(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) -> Offer {
-        let Some(shape) = Shape::of(vnet, frame) else { return Offer::Alone };
+    /// `takes_datagrams`: the port's kernel takes datagrams that were put together.
+    pub(crate) fn offer(
+        &mut self,
+        port: PortId,
+        takes_datagrams: bool,
+        vnet: VnetHdr,
+        frame: &[u8],
+    ) -> Offer {
+        let shape = Shape::of(vnet, frame).filter(|shape| shape.is_tcp || takes_datagrams);
+        let Some(shape) = shape else { return Offer::Alone };
         if self.len == 0 {
             self.begin(port, shape, frame);
             return Offer::Taken;

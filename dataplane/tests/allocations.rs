@@ -20,10 +20,16 @@ const REMOTE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 5);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 const PORT: PortId = PortId(1);
 
-#[derive(Default)]
 struct Counted {
     frames: usize,
     datagrams: usize,
+    place: Box<[u8]>,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self { frames: 0, datagrams: 0, place: vec![0; 1 << 16].into() }
+    }
 }
 
 impl Output for Counted {
@@ -32,6 +38,11 @@ impl Output for Counted {
     }
 
     fn datagram(&mut self, _: Ipv4Addr, _: &[u8]) {
+        self.datagrams += 1;
+    }
+
+    fn datagram_in_place(&mut self, _: Ipv4Addr, len: usize, write: impl FnOnce(&mut [u8])) {
+        write(&mut self.place[..len]);
         self.datagrams += 1;
     }
 

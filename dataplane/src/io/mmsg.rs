@@ -55,7 +55,7 @@ impl RecvBatch {
             header.msg_iov = &mut vectors[at];
             header.msg_iovlen = 1;
             header.msg_control = controls[at].0.as_mut_ptr().cast();
-            header.msg_controllen = Control::LEN as _;
+            header.msg_controllen = CONTROL_LEN as _;
         }
         // SAFETY: the descriptor is open for the call. Each header points to its own name, vector and control on this
         // stack frame, each vector to its own part of `self.bytes`, which nothing else reads or writes meanwhile; all
@@ -98,12 +98,13 @@ impl RecvBatch {
 /// Room for one control message with a number (cmsg(3)), aligned as the kernel wants it.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-pub(super) struct Control([u8; Control::LEN]);
+pub(super) struct Control([u8; CONTROL_LEN]);
+
+/// CMSG_SPACE of an int: a header of 16 bytes and 8 for the number.
+const CONTROL_LEN: usize = 24;
 
 impl Control {
-    pub(super) const EMPTY: Self = Self([0; Self::LEN]);
-    /// CMSG_SPACE of an int: a header of 16 bytes and 8 for the number.
-    const LEN: usize = 24;
+    pub(super) const EMPTY: Self = Self([0; CONTROL_LEN]);
     const HEADER_LEN: usize = 16;
 
     /// Says that a buffer is to be cut into datagrams of this size. Returns what to hand to the kernel.

@@ -21,6 +21,7 @@ pub struct TapOptions {
 pub struct Tap {
     file: File,
     name: String,
+    takes_datagram_runs: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,12 +67,17 @@ impl Tap {
             .and_then(|_| fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)));
         flags.map_err(|errno| setup("descriptor flags")(errno.into()))?;
         set_header_format(fd.as_fd()).map_err(setup("virtio header format (TUNSETVNETHDRSZ)"))?;
-        set_offloads(fd.as_fd(), options.offloads).map_err(setup("offloads (TUNSETOFFLOAD)"))?;
-        Ok(Self { file: File::from(fd), name })
+        let uso = set_offloads(fd.as_fd(), options.offloads).map_err(setup("offloads (TUNSETOFFLOAD)"))?;
+        Ok(Self { file: File::from(fd), name, takes_datagram_runs: uso })
     }
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether the kernel takes many datagrams as one frame (`GSO_UDP_L4`).
+    pub(super) fn takes_datagram_runs(&self) -> bool {
+        self.takes_datagram_runs
     }
 
     /// Reads one frame into `buf` and returns its header and length, or `None` if none waits.
@@ -142,15 +148,17 @@ fn set_header_format(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Set explicitly, also to nothing. USO came with Linux 6.2 and is taken for both IP versions or for none
-/// (`set_offload` in drivers/net/tun.c); an older kernel answers EINVAL and does without.
-fn set_offloads(fd: BorrowedFd<'_>, offloads: bool) -> io::Result<()> {
+/// (`set_offload` in drivers/net/tun.c); an older kernel answers EINVAL and does without. Whether it has it.
+fn set_offloads(fd: BorrowedFd<'_>, offloads: bool) -> io::Result<bool> {
     const BASE: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO_ECN;
     const WITH_USO: u32 = BASE | libc::TUN_F_USO4 | libc::TUN_F_USO6;
     // SAFETY: `fd` is an open TAP; the argument is a bit mask, no pointer.
     let set = |mask: u32| unsafe { tun_set_offload(fd.as_raw_fd(), mask.cast_signed()) };
+    let has_uso = set(WITH_USO).is_ok();
     let accepted = match offloads {
-        true => set(WITH_USO).or_else(|_| set(BASE)),
+        true if has_uso => return Ok(true),
+        true => set(BASE),
         false => set(0),
     };
-    accepted.map(|_| ()).map_err(io::Error::from)
+    accepted.map(|_| has_uso).map_err(io::Error::from)
 }

@@ -75,11 +75,12 @@ struct Kernel {
 impl Output for Kernel {
     fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
         if self.is_merging {
-            match self.merge.offer(port, vnet, frame) {
+            let runs = self.taps.get(&port).is_some_and(Tap::takes_datagram_runs);
+            match self.merge.offer(port, runs, vnet, frame) {
                 Offer::Taken => return,
                 Offer::Waits => {
                     self.write_merged();
-                    self.merge.offer(port, vnet, frame);
+                    self.merge.offer(port, runs, vnet, frame);
                     return;
                 }
                 Offer::Alone => self.write_merged(),
@@ -89,8 +90,11 @@ impl Output for Kernel {
     }
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
-        let fill = |place: &mut [u8]| place.copy_from_slice(datagram);
-        self.outgoing.push(to, datagram.len(), fill, &self.socket, &mut self.drops);
+        self.datagram_in_place(to, datagram.len(), |place| place.copy_from_slice(datagram));
+    }
+
+    fn datagram_in_place(&mut self, to: Ipv4Addr, len: usize, write: impl FnOnce(&mut [u8])) {
+        self.outgoing.push(to, len, write, &self.socket, &mut self.drops);
     }
 
     fn reachability(&mut self, silent: &[Ipv4Addr]) {

@@ -63,9 +63,9 @@ fn merge_all(frames: &[(VnetHdr, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
     let mut merged = Vec::new();
     let mut out = |merge: &mut Merge| merged.extend(merge.take().map(|(_, vnet, f)| (vnet, f.to_vec())));
     for (vnet, frame) in frames {
-        if merge.offer(PORT, *vnet, frame) == Offer::Waits {
+        if merge.offer(PORT, true, *vnet, frame) == Offer::Waits {
             out(&mut merge);
-            assert_eq!(merge.offer(PORT, *vnet, frame), Offer::Taken);
+            assert_eq!(merge.offer(PORT, true, *vnet, frame), Offer::Taken);
         }
     }
     out(&mut merge);
@@ -131,9 +131,9 @@ proptest! {
             sent[*stream].extend_from_slice(&payload);
             let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
             let port = PortId(*stream as u32);
-            if merge.offer(port, header, frame) == Offer::Waits {
+            if merge.offer(port, true, header, frame) == Offer::Waits {
                 take(&mut merge, &mut got);
-                prop_assert_eq!(merge.offer(port, header, frame), Offer::Taken);
+                prop_assert_eq!(merge.offer(port, true, header, frame), Offer::Taken);
             }
         }
         take(&mut merge, &mut got);
@@ -144,8 +144,8 @@ proptest! {
     fn any_bytes_at_all_are_no_reason_to_fall_over(bytes in prop::collection::vec(any::<u8>(), 0..200), flags in 0u8..2) {
         let mut merge = Merge::new();
         let vnet = VnetHdr { flags, ..VnetHdr::default() };
-        merge.offer(PORT, vnet, &bytes);
-        merge.offer(PORT, vnet, &bytes);
+        merge.offer(PORT, true, vnet, &bytes);
+        merge.offer(PORT, true, vnet, &bytes);
         merge.take();
     }
 }
@@ -155,18 +155,18 @@ fn what_a_receiver_must_see_by_itself_stays_so() {
     let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
     for flags in [tcp::SYN, tcp::ACK | tcp::FIN, tcp::ACK | tcp::RST, tcp::ACK | 0x40, tcp::ACK | tcp::CWR] {
         let buf = super_frame(true, flags, 0, b"data");
-        assert_eq!(Merge::new().offer(PORT, header, &buf[ROOM..]), Offer::Alone, "{flags:#x}");
+        assert_eq!(Merge::new().offer(PORT, true, header, &buf[ROOM..]), Offer::Alone, "{flags:#x}");
     }
     let bare = super_frame(true, tcp::ACK, 0, b"");
-    assert_eq!(Merge::new().offer(PORT, header, &bare[ROOM..]), Offer::Alone, "an acknowledgement");
+    assert_eq!(Merge::new().offer(PORT, true, header, &bare[ROOM..]), Offer::Alone, "an acknowledgement");
     let mut wrong = super_frame(true, tcp::ACK, 0, b"data");
     assert_eq!(
-        Merge::new().offer(PORT, VnetHdr::default(), &wrong[ROOM..]),
+        Merge::new().offer(PORT, true, VnetHdr::default(), &wrong[ROOM..]),
         Offer::Alone,
         "a wrong checksum"
     );
     wrong[ROOM + FRAGMENT] = 0x20;
-    assert_eq!(Merge::new().offer(PORT, header, &wrong[ROOM..]), Offer::Alone, "a fragment");
+    assert_eq!(Merge::new().offer(PORT, true, header, &wrong[ROOM..]), Offer::Alone, "a fragment");
 }
 
 #[test]
@@ -182,8 +182,16 @@ fn after_a_push_or_a_short_one_nothing_more_is_put_on() {
             buf
         };
         for (flags, len) in [(tcp::ACK, 300), (flags, second)] {
-            assert_eq!(merge.offer(PORT, header, &next(flags, len)[ROOM..]), Offer::Taken);
+            assert_eq!(merge.offer(PORT, true, header, &next(flags, len)[ROOM..]), Offer::Taken);
         }
-        assert_eq!(merge.offer(PORT, header, &next(tcp::ACK, 300)[ROOM..]), Offer::Waits);
+        assert_eq!(merge.offer(PORT, true, header, &next(tcp::ACK, 300)[ROOM..]), Offer::Waits);
     }
+}
+
+#[test]
+fn datagrams_are_put_together_only_for_who_takes_them() {
+    let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(false, 300) };
+    let datagram = super_frame(false, 0, 0, b"data");
+    assert_eq!(Merge::new().offer(PORT, false, header, &datagram[ROOM..]), Offer::Alone);
+    assert_eq!(Merge::new().offer(PORT, true, header, &datagram[ROOM..]), Offer::Taken);
 }

@@ -117,8 +117,6 @@ pub(crate) struct Seals {
     least_path_mtu: u16,
     /// When something is next to be done.
     due: Option<u64>,
-    /// The datagram that is being sealed.
-    scratch: Box<[u8]>,
     /// Dropped since they were last collected: what had waited for a session.
     lost: Lost,
 }
@@ -148,7 +146,6 @@ impl Seals {
             bridged: 0,
             least_path_mtu: u16::MAX,
             due: None,
-            scratch: vec![0; MAX_DATAGRAM].into_boxed_slice(),
             lost: Lost::default(),
         }
     }
@@ -315,16 +312,17 @@ impl Seals {
         let peer = &mut self.peers[at];
         let Some(session) = peer.current.as_deref_mut() else { return };
         let end = FRAME_AT + text.len();
-        let datagram = &mut self.scratch[..end + padding + TAG_LEN];
-        datagram[HEADER_LEN..FRAME_AT].copy_from_slice(&shim.to_bytes());
-        datagram[FRAME_AT..end].copy_from_slice(text);
-        datagram[end..end + padding].fill(0);
+        let len = end + padding + TAG_LEN;
         #[cfg(feature = "audit")]
         out.sealed(session.audit, session.counter(), Plaintext::new(vni, shim, text));
-        session.seal(vni, datagram);
-        peer.has_sent_large |= matches!(shim, Shim::Frame(_)) && datagram.len() > LARGE;
-        peer.note_sent(datagram.len(), now);
-        out.datagram(peer.vtep, datagram);
+        out.datagram_in_place(peer.vtep, len, |datagram| {
+            datagram[HEADER_LEN..FRAME_AT].copy_from_slice(&shim.to_bytes());
+            datagram[FRAME_AT..end].copy_from_slice(text);
+            datagram[end..end + padding].fill(0);
+            session.seal(vni, datagram);
+        });
+        peer.has_sent_large |= matches!(shim, Shim::Frame(_)) && len > LARGE;
+        peer.note_sent(len, now);
     }
 
     /// A datagram with the mark, from the VTEP `from`.
