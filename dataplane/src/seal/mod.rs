@@ -1,6 +1,6 @@
 //! Sessions with peers, and frames sealed in them. `docs/wire.md` is the specification.
 //!
-//! [`Seals`] holds all of it: it decides when to shake hands, seals what the switch sends, opens what comes, and hands
+//! `Seals` holds all of it: it decides when to shake hands, seals what the switch sends, opens what comes, and hands
 //! back what that was. It knows networks by their VNI alone; who may speak on which is the switch's business.
 //!
 //! What is sent where is decided by the peer's address, what is believed by its key: a datagram counts only if it
