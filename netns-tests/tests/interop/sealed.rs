@@ -162,5 +162,9 @@ fn underlay() -> Result<(Netns, Netns)> {
     left.veth("underlay", &right, "underlay")?;
     left.run("ip addr add 192.168.77.1/24 dev underlay")?;
     right.run("ip addr add 192.168.77.2/24 dev underlay")?;
+    // Each datagram is to be heard by itself, as it would be on a wire, and not a run of them (UDP_SEGMENT).
+    for end in [&left, &right] {
+        end.run("ethtool -K underlay tx-udp-segmentation off")?;
+    }
     Ok((left, right))
 }
