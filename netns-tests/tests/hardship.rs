@@ -12,16 +12,6 @@ const TEN_MEGABYTES_WITHIN: Duration = Duration::from_secs(120);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a sealed datagram's bytes, where each kind of it is read: flags, network, kind, session, counter, and what is sealed.
 const SPOILT: [u64; 10] = [0, 4, 6, 7, 9, 15, 17, 24, 70, 120];
-/// Of peers and paths that seem to be gone for a moment where much is lost.
-const SEEMS_GONE: &[&str] = &[
-    "no_flow",
-    "no_session",
-    "bridge_full",
-    "session_unknown",
-    "handshake_unasked",
-    "probe_unasked",
-    "fragmentation_needed",
-];
 const TEN_YEARS: [&str; 2] = ["+3650d", "-3650d"];
 
 /// Two nodes, a sealed network, and a service on each.
@@ -71,7 +61,7 @@ fn burst(lab: &Lab, bytes: u64) -> Result<Duration> {
 #[test]
 fn ten_megabytes_arrive_whole_where_a_fifth_is_lost_each_way() -> Result<()> {
     let lab = lab()?;
-    lab.expect_drops(SEEMS_GONE);
+    lab.expect_absences();
     befall(&lab, &["20 counter drop".to_owned()])?;
     ensure!(burst(&lab, 10 * MEGABYTE)? < TEN_MEGABYTES_WITHIN);
     println!("{}", lab.underlay()?.run("nft list table bridge fate")?);
@@ -82,7 +72,7 @@ fn ten_megabytes_arrive_whole_where_a_fifth_is_lost_each_way() -> Result<()> {
 #[test]
 fn nothing_spoilt_arrives_where_many_datagrams_are() -> Result<()> {
     let lab = lab()?;
-    lab.expect_drops(SEEMS_GONE);
+    lab.expect_absences();
     lab.expect_drops(&["seal_broken", "vxlan_flags", "vxlan_mark", "unsealed", "unknown_vni"]);
     lab.expect_drops(&["handshake_mac", "handshake_forged", "handshake_malformed"]);
     // Each of ten: 30 % of datagrams have at least one such byte.
