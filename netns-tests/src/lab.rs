@@ -29,19 +29,6 @@ const USUAL_DROPS: &[&str] = &[
     "unknown_destination",
 ];
 
-/// Of nodes, daemons and paths that are gone for a while, or seem to be: what waited for a session, what was sealed in one
-/// that has ended, answers that nobody waits for any more.
-const GONE_FOR_A_WHILE: &[&str] = &[
-    "no_flow",
-    "no_session",
-    "bridge_full",
-    "session_unknown",
-    "seal_stranger",
-    "handshake_unasked",
-    "probe_unasked",
-    "fragmentation_needed",
-];
-
 pub struct Lab {
     name: String,
     expected_drops: RefCell<Vec<&'static str>>,
@@ -67,11 +54,6 @@ impl Lab {
     /// Reasons for which packets may be dropped in this test. Any other at its end fails it.
     pub fn expect_drops(&self, reasons: &[&'static str]) {
         self.expected_drops.borrow_mut().extend(reasons);
-    }
-
-    /// Nodes of this lab are killed, cut off or disturbed.
-    pub fn expect_absences(&self) {
-        self.expect_drops(GONE_FOR_A_WHILE);
     }
 
     pub fn name(&self) -> &str {
