@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 const MEGABYTE: u64 = 1_000_000;
 /// Some ten times what it takes where nobody else wants the processors.
 const TEN_MEGABYTES_WITHIN: Duration = Duration::from_secs(120);
+const TRIES: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a sealed datagram's bytes, where each kind of it is read: flags, network, kind, session, counter, and what is sealed.
 const SPOILT: [u64; 10] = [0, 4, 6, 7, 9, 15, 17, 24, 70, 120];
@@ -58,10 +59,22 @@ fn burst(lab: &Lab, bytes: u64) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
+/// Where a third is lost each way, TCP itself stands still for a minute in one connection of ten, also between two hosts
+/// without Skep: its estimate of the round trip grows to seconds. One that ends must be whole.
+fn one_burst_of(tries: usize, lab: &Lab, bytes: u64) -> Result<()> {
+    for _ in 1..tries {
+        let report = Flow::contained(lab, "net", "burst", "there", bytes)?.report();
+        let Ok(report) = report else { continue };
+        report.ensure_intact()?;
+        ensure!(report.number("bytes")? == bytes, "{report:?}");
+        return Ok(());
+    }
+    burst(lab, bytes).map(|_| ())
+}
+
 #[test]
 fn ten_megabytes_arrive_whole_where_a_fifth_is_lost_each_way() -> Result<()> {
     let lab = lab()?;
-    lab.expect_absences();
     befall(&lab, &["20 counter drop".to_owned()])?;
     ensure!(burst(&lab, 10 * MEGABYTE)? < TEN_MEGABYTES_WITHIN);
     println!("{}", lab.underlay()?.run("nft list table bridge fate")?);
@@ -70,17 +83,25 @@ fn ten_megabytes_arrive_whole_where_a_fifth_is_lost_each_way() -> Result<()> {
 
 /// Sealed frames carry partial checksums: had the seal let a spoilt one pass, nobody after it would have noticed.
 #[test]
-fn nothing_spoilt_arrives_where_many_datagrams_are() -> Result<()> {
+fn nothing_spoilt_arrives_where_a_third_of_all_datagrams_are() -> Result<()> {
     let lab = lab()?;
-    lab.expect_absences();
-    lab.expect_drops(&["seal_broken", "vxlan_flags", "vxlan_mark", "unsealed", "unknown_vni"]);
-    lab.expect_drops(&["handshake_mac", "handshake_forged", "handshake_malformed"]);
+    lab.expect_drops(&[
+        "seal_broken",
+        "session_unknown",
+        "vxlan_flags",
+        "vxlan_mark",
+        "unsealed",
+        "unknown_vni",
+    ]);
+    lab.expect_drops(&["handshake_mac", "handshake_forged", "handshake_malformed", "handshake_unasked"]);
+    // Where probes of its size are spoilt in a row, the path is taken for a narrow one.
+    lab.expect_drops(&["fragmentation_needed"]);
     // Each of ten: 30 % of datagrams have at least one such byte.
     befall(&lab, &spoilt(4))?;
     let datagrams = Flow::contained(&lab, "net", "datagrams", "there", 5)?.report()?;
     println!("{datagrams:?}");
     datagrams.ensure_intact()?;
-    // Of a connection 10 %: where a third is lost each way, TCP's own back-off is a minute now and then.
+    one_burst_of(TRIES, &lab, MEGABYTE)?;
     lab.underlay()?.run("nft delete table bridge fate")?;
     befall(&lab, &spoilt(1))?;
     burst(&lab, 10 * MEGABYTE)?;
