@@ -26,7 +26,7 @@ pub(super) struct SendBatch {
     queued: Vec<Queued>,
     /// The UDP port every VTEP receives on.
     port: u16,
-    /// Until a device or the kernel turns out not to cut (EIO, EINVAL).
+    /// Until the kernel or a device turns out not to cut (EIO, EOPNOTSUPP).
     can_segment: bool,
 }
 
@@ -76,17 +76,19 @@ impl SendBatch {
 
     /// Sends everything queued. What the kernel refuses is counted and dropped.
     pub(super) fn flush(&mut self, socket: &UdpSocket, drops: &mut DropCounters) {
-        let mut done = 0;
+        // Older kernels answer EINVAL where an interface has become too narrow for a run, which passes: so for one batch.
+        let (mut done, mut may_segment) = (0, self.can_segment);
         while done < self.queued.len() {
             let mut runs = [Run::NONE; RUNS];
-            let count = self.runs(done, &mut runs);
+            let count = self.runs(done, may_segment, &mut runs);
             let runs = &runs[..count];
             // An error is about the first run only; those before it were reported as sent.
             done += match self.send(runs, socket) {
                 Ok(sent) => runs[..sent.max(1).min(count)].iter().map(|run| run.count).sum::<usize>(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                 Err(error) if runs[0].count > 1 && is_unable_to_segment(&error) => {
-                    self.can_segment = false;
+                    may_segment = false;
+                    self.can_segment &= error.raw_os_error() == Some(libc::EINVAL);
                     0
                 }
                 Err(error) => {
@@ -100,10 +102,10 @@ impl SendBatch {
     }
 
     /// The next runs from datagram `from` on, and how many they are.
-    fn runs(&self, from: usize, runs: &mut [Run; RUNS]) -> usize {
+    fn runs(&self, from: usize, may_segment: bool, runs: &mut [Run; RUNS]) -> usize {
         let mut count = 0;
         for datagram in &self.queued[from..] {
-            if count > 0 && self.can_segment && runs[count - 1].takes(datagram) {
+            if count > 0 && may_segment && runs[count - 1].takes(datagram) {
                 continue;
             }
             if count == RUNS {
