@@ -75,8 +75,6 @@ fn a_killed_nodes_tasks_serve_from_elsewhere_within_thirty_seconds() -> Result<(
     })?;
     let nodes = lab.skep(&["node", "ls", "--format", "{{.Hostname}} {{.Status}}"])?;
     ensure!(nodes.contains("n3 Down"), "{nodes}");
-    // What waited for a session with the dead node.
-    lab.expect_drops(&["no_session"]);
     lab.finish()
 }
 
@@ -111,7 +109,5 @@ fn after_kill_nine_of_a_daemon_and_a_new_start_nothing_stale_is_left() -> Result
     })?;
     own.kill()?;
     own.wait()?;
-    // What n1 sealed for the daemon before, and sent before the new one knew its peers.
-    lab.expect_drops(&["session_unknown", "seal_stranger"]);
     lab.finish()
 }

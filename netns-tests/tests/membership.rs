@@ -95,6 +95,6 @@ fn tasks_follow_availability_labels_and_membership() -> Result<()> {
     let removed = lab.exec("n2", &["skep", "info"])?;
     ensure!(removed.contains("this node was removed from the cluster"), "{removed}");
     // Until it heard of its removal, n2 went on asking peers that had.
-    lab.expect_drops(&["seal_stranger"]);
+    lab.expect_absence();
     lab.finish()
 }

@@ -47,7 +47,10 @@ pub(crate) fn run(size: Size) -> Result<()> {
     planted::run()?;
     println!("\n== release build");
     lab::prepare()?;
-    step("netns tests", &["test", "-p", "netns-tests", "--", "--test-threads", NETNS_TEST_THREADS])?;
+    step(
+        "netns tests",
+        &["test", "-p", "netns-tests", "--no-fail-fast", "--", "--test-threads", NETNS_TEST_THREADS],
+    )?;
     println!("\nall tests passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }
