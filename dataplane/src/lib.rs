@@ -34,7 +34,6 @@ mod counters;
 mod engine;
 mod hash;
 mod index;
-#[cfg(any(feature = "io", test))]
 mod merge;
 mod mss;
 mod nat;
@@ -49,6 +48,7 @@ mod wire;
 
 pub use counters::{PortStats, Stats};
 pub use engine::{Engine, HEADROOM, Output};
+pub use merge::{Merge, Offer};
 pub use probe::PathStats;
 pub use seal::SessionStats;
 pub use verdict::DropReason;

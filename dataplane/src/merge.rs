@@ -30,7 +30,8 @@ struct Shape {
 }
 
 /// At most one super-frame that is being put together.
-pub(crate) struct Merge {
+#[derive(Debug)]
+pub struct Merge {
     port: PortId,
     frame: Box<[u8]>,
     /// Bytes of it; 0: nothing.
@@ -45,7 +46,7 @@ pub(crate) struct Merge {
 
 /// What becomes of a frame that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Offer {
+pub enum Offer {
     Taken,
     /// It does not continue what is there, which has to be [taken out](Merge::take) before it is offered again.
     Waits,
@@ -53,21 +54,21 @@ pub(crate) enum Offer {
     Alone,
 }
 
+impl Default for Merge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Merge {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let shape = Shape { is_tcp: false, headers: 0, payload: 0, seq: 0, has_psh: false };
         let frame = vec![0; LARGEST].into_boxed_slice();
         Self { port: PortId(0), frame, len: 0, shape, size: 0, count: 0, is_closed: false }
     }
 
     /// `takes_datagrams`: the port's kernel takes datagrams that were put together.
-    pub(crate) fn offer(
-        &mut self,
-        port: PortId,
-        takes_datagrams: bool,
-        vnet: VnetHdr,
-        frame: &[u8],
-    ) -> Offer {
+    pub fn offer(&mut self, port: PortId, takes_datagrams: bool, vnet: VnetHdr, frame: &[u8]) -> Offer {
         let shape = Shape::of(vnet, frame).filter(|shape| shape.is_tcp || takes_datagrams);
         let Some(shape) = shape else { return Offer::Alone };
         if self.len == 0 {
@@ -110,7 +111,7 @@ impl Merge {
     }
 
     /// What was put together, if anything, ready for its port's TAP.
-    pub(crate) fn take(&mut self) -> Option<(PortId, VnetHdr, &[u8])> {
+    pub fn take(&mut self) -> Option<(PortId, VnetHdr, &[u8])> {
         let len = std::mem::take(&mut self.len);
         if len == 0 {
             return None;

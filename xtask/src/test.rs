@@ -16,6 +16,11 @@ const STRICT_DOCS: &str = "build.rustdocflags = ['-D', 'warnings']";
 /// Seeds of the packet engine's simulation in the nightly size; its usual number is its own.
 const NIGHTLY_SEEDS: &str = "10000";
 
+/// The ways for packets to cross in large pieces (`dataplane::io::FastPaths`): what passes with them has to pass without.
+const FAST_PATHS: [&str; 4] = ["offloads", "segment", "gro", "merge"];
+/// The netns tests that carry much, or oddly: those that a fast path could spoil.
+const CARRYING: &[&str] = &["fast_paths", "hardship", "interop", "matrix", "mesh", "path_mtu", "tap"];
+
 /// How much is tried of what is endless.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Size {
@@ -47,11 +52,29 @@ pub(crate) fn run(size: Size) -> Result<()> {
     planted::run()?;
     println!("\n== release build");
     lab::prepare()?;
-    step(
-        "netns tests",
-        &["test", "-p", "netns-tests", "--no-fail-fast", "--", "--test-threads", NETNS_TEST_THREADS],
-    )?;
+    netns_tests(&[], None)?;
+    if size == Size::Nightly {
+        FAST_PATHS.iter().try_for_each(|path| netns_tests(&[], Some(path)))?;
+        netns_tests(&[], Some(&FAST_PATHS.join(",")))?;
+    } else {
+        netns_tests(CARRYING, Some(&FAST_PATHS.join(",")))?;
+    }
     println!("\nall tests passed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// All netns tests, or those named; on Linux's fast paths but those listed.
+fn netns_tests(tests: &[&str], without: Option<&str>) -> Result<()> {
+    let name = without.map_or("netns tests".to_owned(), |without| format!("netns tests without {without}"));
+    println!("\n== {name}");
+    let mut arguments = vec!["test", "-p", "netns-tests", "--no-fail-fast"];
+    arguments.extend(tests.iter().flat_map(|test| ["--test", test]));
+    arguments.extend(["--", "--test-threads", NETNS_TEST_THREADS]);
+    let status = cargo_command(&arguments)
+        .env("SKEP_TEST_WITHOUT", without.unwrap_or_default())
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "{name} failed: cargo {}: {status}", arguments.join(" "));
     Ok(())
 }
 

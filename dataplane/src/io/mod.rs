@@ -4,6 +4,7 @@
 //! container's namespace and handed over with [`Handle::attach`].
 
 mod drops;
+mod fast;
 mod handle;
 mod holder;
 mod mmsg;
@@ -13,6 +14,7 @@ mod udp;
 mod worker;
 
 pub use drops::IoDrop;
+pub use fast::FastPaths;
 pub use handle::{AttachError, Handle, StartError, Worker, WorkerConfig, WorkerGone, WorkerStats};
 pub use holder::{Holder, Process};
 pub use tap::{Tap, TapError, TapOptions};

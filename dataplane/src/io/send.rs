@@ -2,6 +2,7 @@
 //! the kernel cuts (UDP_SEGMENT, udp(7)), so that it crosses the stack once.
 
 use super::drops::{DropCounters, IoDrop};
+use super::fast::FastPaths;
 use super::mmsg::{Control, named, unnamed};
 use std::array;
 use std::io;
@@ -50,7 +51,13 @@ struct Run {
 impl SendBatch {
     pub(super) fn new(port: u16) -> Self {
         let bytes = vec![0; BYTES].into_boxed_slice();
-        Self { bytes, used: 0, queued: Vec::with_capacity(DATAGRAMS), port, can_segment: true }
+        Self {
+            bytes,
+            used: 0,
+            queued: Vec::with_capacity(DATAGRAMS),
+            port,
+            can_segment: FastPaths::chosen().segment,
+        }
     }
 
     /// Queues a datagram of `len` bytes that `fill` writes, every one of them; sends what is queued first if it doesn't

@@ -1,5 +1,6 @@
 //! TAPs: a container's overlay interface, opened inside its network namespace.
 
+use super::fast::FastPaths;
 use crate::VnetHdr;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use std::fs::File;
@@ -67,7 +68,8 @@ impl Tap {
             .and_then(|_| fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)));
         flags.map_err(|errno| setup("descriptor flags")(errno.into()))?;
         set_header_format(fd.as_fd()).map_err(setup("virtio header format (TUNSETVNETHDRSZ)"))?;
-        let uso = set_offloads(fd.as_fd(), options.offloads).map_err(setup("offloads (TUNSETOFFLOAD)"))?;
+        let uso = set_offloads(fd.as_fd(), options.offloads && FastPaths::chosen().offloads)
+            .map_err(setup("offloads (TUNSETOFFLOAD)"))?;
         Ok(Self { file: File::from(fd), name, takes_datagram_runs: uso })
     }
 

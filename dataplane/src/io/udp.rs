@@ -1,5 +1,6 @@
 //! The VTEP's UDP socket.
 
+use super::fast::FastPaths;
 use super::holder::Holder;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -35,7 +36,7 @@ pub(super) fn open(vtep: Ipv4Addr, port: u16) -> Result<UdpSocket, UdpError> {
     never_fragment(&socket).map_err(setup("IP_MTU_DISCOVER"))?;
     enlarge_buffers(&socket).map_err(setup("buffer sizes"))?;
     // A kernel before 5.0 hands over each datagram by itself.
-    let _ = merge_received(&socket);
+    let _ = if FastPaths::chosen().gro { merge_received(&socket) } else { Ok(()) };
     socket.set_nonblocking(true).map_err(setup("O_NONBLOCK"))?;
     Ok(socket.into())
 }

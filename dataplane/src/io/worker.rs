@@ -1,6 +1,7 @@
 //! The packet thread: waits, reads, lets the engine decide, carries out its instructions.
 
 use super::drops::{DropCounters, IoDrop};
+use super::fast::FastPaths;
 use super::handle::{AttachError, WorkerStats};
 use super::mmsg::RecvBatch;
 use super::send::SendBatch;
@@ -52,6 +53,7 @@ pub(super) struct PacketThread {
     commands: Receiver<Command>,
     wake: Arc<EventFd>,
     incoming: RecvBatch,
+    merges: bool,
     frame: Box<[u8]>,
     stopping: bool,
 }
@@ -130,6 +132,7 @@ impl PacketThread {
             commands,
             wake,
             incoming: RecvBatch::new(),
+            merges: FastPaths::chosen().merge,
             frame: vec![0; HEADROOM + FRAME_BYTES].into_boxed_slice(),
             stopping: false,
         })
@@ -185,7 +188,7 @@ impl PacketThread {
             let now = Instant::now();
             // An error here is one a peer's ICMP message or the interface caused; reading it clears it.
             let more = self.incoming.fill(&self.kernel.socket).unwrap_or(true);
-            self.kernel.is_merging = true;
+            self.kernel.is_merging = self.merges;
             for (from, datagram) in self.incoming.datagrams() {
                 self.engine.handle_datagram(from, datagram, now, &mut self.kernel);
             }

@@ -11,6 +11,7 @@ mod gateway;
 #[path = "../identity/mod.rs"]
 mod identity;
 mod ingress;
+mod merge;
 mod moves;
 mod offload;
 mod paths;

@@ -21,7 +21,7 @@ fn sim(backend: &str) -> Sim {
 }
 
 /// Leaves the frame's checksum to the receiver: the field holds the pseudo-header's sum.
-fn partial(frame: &mut [u8]) {
+pub(crate) fn partial(frame: &mut [u8]) {
     let header_len = usize::from(frame[14] & 0xf) * 4;
     let l4 = 14 + header_len;
     let place = l4 + if frame[23] == 6 { 16 } else { 6 };
@@ -34,7 +34,7 @@ fn partial(frame: &mut [u8]) {
 }
 
 /// The TCP frame with these options, a multiple of four bytes; its checksum is left wrong.
-fn with_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
+pub(crate) fn with_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
     frame.splice(54..54, options.iter().copied());
     frame[46] += ((options.len() / 4) << 4) as u8;
     let len = (frame.len() - 14) as u16;
@@ -44,7 +44,7 @@ fn with_options(mut frame: Vec<u8>, options: &[u8]) -> Vec<u8> {
 }
 
 /// Gives a TCP frame its full checksum.
-fn finish(frame: &mut [u8]) {
+pub(crate) fn finish(frame: &mut [u8]) {
     partial(frame);
     let mut sum: u32 =
         frame[34..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(*w.get(1).unwrap_or(&0))).sum();
@@ -54,7 +54,7 @@ fn finish(frame: &mut [u8]) {
     frame[50..52].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
 
-fn tcp_offload(mss: u16) -> VnetHdr {
+pub(crate) fn tcp_offload(mss: u16) -> VnetHdr {
     VnetHdr {
         flags: VnetHdr::NEEDS_CSUM,
         gso_type: VnetHdr::GSO_TCPV4,
@@ -65,7 +65,7 @@ fn tcp_offload(mss: u16) -> VnetHdr {
     }
 }
 
-fn udp_offload(size: u16) -> VnetHdr {
+pub(crate) fn udp_offload(size: u16) -> VnetHdr {
     VnetHdr { gso_type: VnetHdr::GSO_UDP_L4, csum_offset: 6, ..tcp_offload(size) }
 }
 

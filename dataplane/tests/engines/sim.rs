@@ -99,6 +99,8 @@ pub(crate) struct Sim {
     lives: u64,
     /// Frames handed to ports: node, port, virtio header, frame.
     inbox: Vec<(usize, PortId, VnetHdr, Vec<u8>)>,
+    /// What is sent stays in [`wire`](Self::wire), for the test to deliver, or not.
+    pub(crate) is_held: bool,
     /// Every datagram that was on the underlay: from, to, payload.
     pub(crate) wire: Vec<(Ipv4Addr, Ipv4Addr, Vec<u8>)>,
 }
@@ -140,6 +142,7 @@ impl Sim {
             generation: 0,
             lives: 0,
             inbox: Vec::new(),
+            is_held: false,
             wire: Vec::new(),
         };
         sim.publish();
@@ -234,6 +237,9 @@ impl Sim {
             }
             for (to, datagram) in out.datagrams {
                 self.wire.push((vtep(node), to, datagram.clone()));
+                if self.is_held {
+                    continue;
+                }
                 let receiver = usize::from(to.octets()[3]);
                 let Some(engine) = self.engines.get_mut(receiver - 1) else { continue };
                 let mut answer = Collected::default();
@@ -250,6 +256,13 @@ impl Sim {
         self.inbox = rest;
         let mine: Vec<_> = mine;
         mine.into_iter().map(|(_, _, vnet, frame)| (vnet, frame)).collect()
+    }
+
+    /// What the ports of a node were handed, in its order.
+    pub(crate) fn all_received(&mut self, node: usize) -> Vec<(PortId, VnetHdr, Vec<u8>)> {
+        let (mine, rest): (Vec<_>, _) = self.inbox.drain(..).partition(|(at, ..)| *at == node);
+        self.inbox = rest;
+        mine.into_iter().map(|(_, port, vnet, frame)| (port, vnet, frame)).collect()
     }
 
     /// The one frame a port was handed, read and with its checksums checked.
