@@ -8,7 +8,7 @@ use std::time::Duration;
 /// In bytes: no device's MTU here is larger.
 const LARGE: u32 = 1_600;
 const RULES: &str = "table ip large { chain arrived { type filter hook input priority 0; \
-                     meta l4proto WHAT meta length > LARGE counter; } }";
+                     meta l4proto WHAT meta length > LARGE counter; }; }";
 
 /// A container of the node's on `net`.
 fn attach(lab: &Lab, node: &str, address: &str) -> Result<()> {
