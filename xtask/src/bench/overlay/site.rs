@@ -1,9 +1,9 @@
 //! Where it is measured: labs of two hosts, a container namespace on each host for every network, and beside them the
 //! kernel's own vxlan between the same hosts.
 
+use crate::bench::quiet;
 use crate::lab::{self, Host, Lab, UpOptions};
 use anyhow::{Context, Result};
-use std::fs;
 
 /// One way to connect two containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,16 +131,12 @@ impl Site {
         if contestant.network.is_none() {
             return Ok(0.0);
         }
-        let mut ticks = 0;
+        let mut seconds = 0.0;
         for number in [1, 2] {
             let pid = self.host(contestant, number).daemon_pid()?.context("no skepd runs")?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            // proc(5): behind the name in parentheses, user time is the 12th field and system time the 13th.
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            ticks += fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+            seconds += quiet::seconds(pid).context("skepd has ended")?;
         }
-        // USER_HZ is 100 on every platform there is a Rust for.
-        Ok(ticks as f64 / 100.0)
+        Ok(seconds)
     }
 
     pub(super) fn tear_down(&mut self) -> Result<()> {

@@ -1,0 +1,33 @@
+//! Two containers on two hosts: the kernel's vxlan, and Skep's networks, plain and with each cipher.
+
+mod ask;
+mod site;
+
+use super::Asked;
+use super::report::Samples;
+use anyhow::Result;
+use ask::Question;
+use site::Site;
+
+pub(super) fn run(asked: &Asked) -> Result<Samples> {
+    let mut site = Site::build()?;
+    let samples = ask_everybody(&site, asked);
+    site.tear_down()?;
+    samples
+}
+
+fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
+    let mut samples = Samples::default();
+    asked.each_round(|| {
+        for contestant in site.contestants() {
+            for question in Question::ALL {
+                asked.interrupt.check()?;
+                for (what, figure) in question.ask(site, contestant)? {
+                    samples.add(contestant.name, what, figure);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(samples)
+}
