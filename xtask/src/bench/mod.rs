@@ -3,6 +3,8 @@
 //! Rounds are interleaved: each asks every contestant everything once, so that what else the machine does meets all of
 //! them alike. What is told are medians, their spread, and ratios.
 
+mod ask;
+mod kernel;
 mod overlay;
 mod plot;
 mod quiet;

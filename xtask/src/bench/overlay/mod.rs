@@ -1,12 +1,11 @@
 //! Two containers on two hosts: the kernel's vxlan, and Skep's networks, plain and with each cipher.
 
-mod ask;
 mod site;
 
 use super::Asked;
+use super::ask::Question;
 use super::report::Samples;
 use anyhow::Result;
-use ask::Question;
 use site::Site;
 
 pub(super) fn run(asked: &Asked) -> Result<Samples> {
@@ -22,7 +21,7 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
         for contestant in site.contestants() {
             for question in Question::ALL {
                 asked.interrupt.check()?;
-                for (what, figure) in question.ask(site, contestant)? {
+                for (what, figure) in question.ask(&site.pair(contestant))? {
                     samples.add(contestant.name, what, figure);
                 }
             }

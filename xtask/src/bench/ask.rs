@@ -1,11 +1,38 @@
 //! What is asked of each contestant, and how the answer is read.
 
-use super::site::{Contestant, Site};
+use super::quiet;
+use crate::lab::Host;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// In seconds, for each.
 const TIME: u32 = 2;
+
+/// Two containers: programs run in one, the other has the servers.
+pub(super) struct Pair<'a> {
+    pub(super) host: Host,
+    /// The namespace programs run in.
+    pub(super) netns: &'a str,
+    /// The other container's address.
+    pub(super) server: &'a str,
+    /// Whose `skepd` moves what is between the two. None: the kernel's work, which is everybody's.
+    pub(super) agents: Vec<Host>,
+}
+
+impl Pair<'_> {
+    fn run(&self, line: &str) -> Result<String> {
+        self.host.run(&format!("ip netns exec {} {line}", self.netns))
+    }
+}
+
+/// Seconds of processor that the `skepd` of all these hosts have used.
+pub(super) fn agent_seconds(hosts: &[Host]) -> Result<f64> {
+    let seconds = |host: &Host| {
+        let pid = host.daemon_pid()?.context("no skepd runs")?;
+        quiet::seconds(pid).context("skepd has ended")
+    };
+    hosts.iter().map(seconds).sum()
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
@@ -25,12 +52,12 @@ impl Question {
     ];
 
     /// Each figure by its name.
-    pub(super) fn ask(self, site: &Site, whom: &Contestant) -> Result<Vec<(&'static str, f64)>> {
+    pub(super) fn ask(self, pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
         match self {
             Self::Tcp { streams } => {
-                let before = site.agent_seconds(whom)?;
-                let answer = iperf(site, whom, &format!("--parallel {streams}"))?;
-                let used = site.agent_seconds(whom)? - before;
+                let before = agent_seconds(&pair.agents)?;
+                let answer = iperf(pair, &format!("--parallel {streams}"))?;
+                let used = agent_seconds(&pair.agents)? - before;
                 let (gigabits, bytes) = received(&answer)?;
                 let per_gigabyte = used / (bytes / 1e9);
                 Ok(match streams {
@@ -38,9 +65,9 @@ impl Question {
                     _ => vec![(TCP_4, gigabits), (CPU_4, per_gigabyte)],
                 })
             }
-            Self::TcpReverse => Ok(vec![(TCP_REVERSE, received(&iperf(site, whom, "--reverse")?)?.0)]),
-            Self::SmallDatagrams => small_datagrams(site, whom),
-            Self::Ping => ping(site, whom),
+            Self::TcpReverse => Ok(vec![(TCP_REVERSE, received(&iperf(pair, "--reverse")?)?.0)]),
+            Self::SmallDatagrams => small_datagrams(pair),
+            Self::Ping => ping(pair),
         }
     }
 }
@@ -54,9 +81,9 @@ const UDP_64: &str = "UDP, 64 bytes, 1,000 received a second";
 const PING_50: &str = "ping, median, µs";
 const PING_99: &str = "ping, 99th of 100, µs";
 
-fn iperf(site: &Site, whom: &Contestant, options: &str) -> Result<Value> {
-    let line = format!("iperf3 --client {} --time {TIME} --json {options}", whom.server);
-    Ok(serde_json::from_str(&site.run(whom, &line)?)?)
+fn iperf(pair: &Pair<'_>, options: &str) -> Result<Value> {
+    let line = format!("iperf3 --client {} --time {TIME} --json {options}", pair.server);
+    Ok(serde_json::from_str(&pair.run(&line)?)?)
 }
 
 /// Gigabits a second, and bytes, that the receiver counted.
@@ -67,16 +94,16 @@ fn received(answer: &Value) -> Result<(f64, f64)> {
 }
 
 /// As fast as one sender can; what counts is what arrives.
-fn small_datagrams(site: &Site, whom: &Contestant) -> Result<Vec<(&'static str, f64)>> {
-    let answer = iperf(site, whom, "--udp --bitrate 0 --length 64")?;
+fn small_datagrams(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+    let answer = iperf(pair, "--udp --bitrate 0 --length 64")?;
     let sum = &answer["end"]["sum"];
     let number = |name: &str| sum[name].as_f64().with_context(|| format!("iperf3 says no {name}: {answer}"));
     let arrived = number("packets")? - number("lost_packets")?;
     Ok(vec![(UDP_64, arrived / number("seconds")? / 1e3)])
 }
 
-fn ping(site: &Site, whom: &Contestant) -> Result<Vec<(&'static str, f64)>> {
-    let said = site.run(whom, &format!("ping -n -i 0.002 -c 500 {}", whom.server))?;
+fn ping(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+    let said = pair.run(&format!("ping -n -i 0.002 -c 500 {}", pair.server))?;
     let time = |line: &str| line.split("time=").nth(1)?.split(' ').next()?.parse::<f64>().ok();
     let mut times: Vec<f64> = said.lines().filter_map(time).collect();
     times.sort_by(f64::total_cmp);
