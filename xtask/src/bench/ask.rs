@@ -1,12 +1,16 @@
 //! What is asked of each contestant, and how the answer is read.
 
-use super::quiet;
+use super::{quiet, serve};
+use crate::interrupt::Interrupt;
 use crate::lab::Host;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// In seconds, for each.
 const TIME: u32 = 2;
+/// Their defaults.
+const IPERF_PORT: u16 = 5201;
+const SOCKPERF_PORT: u16 = 11111;
 
 /// Two containers: programs run in one, the other has the servers.
 pub(super) struct Pair<'a> {
@@ -25,6 +29,13 @@ impl Pair<'_> {
     }
 }
 
+/// Starts what every question but ping needs, in the server's container.
+pub(super) fn start_servers(host: &Host, netns: &str, address: &str, interrupt: &Interrupt) -> Result<()> {
+    serve::start(host, netns, "iperf3 --server", ("tcp", IPERF_PORT), interrupt)?;
+    let sockperf = format!("sockperf server --ip {address} --port {SOCKPERF_PORT}");
+    serve::start(host, netns, &sockperf, ("udp", SOCKPERF_PORT), interrupt)
+}
+
 /// Seconds of processor that the `skepd` of all these hosts have used.
 pub(super) fn agent_seconds(hosts: &[Host]) -> Result<f64> {
     let seconds = |host: &Host| {
@@ -36,21 +47,17 @@ pub(super) fn agent_seconds(hosts: &[Host]) -> Result<f64> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Question {
-    Tcp { streams: u32 },
+    Tcp {
+        streams: u32,
+    },
     TcpReverse,
     SmallDatagrams,
     Ping,
+    /// A datagram there and one back, over and over.
+    PingPong,
 }
 
 impl Question {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Tcp { streams: 1 },
-        Self::Tcp { streams: 4 },
-        Self::TcpReverse,
-        Self::SmallDatagrams,
-        Self::Ping,
-    ];
-
     /// Each figure by its name.
     pub(super) fn ask(self, pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
         match self {
@@ -68,6 +75,7 @@ impl Question {
             Self::TcpReverse => Ok(vec![(TCP_REVERSE, received(&iperf(pair, "--reverse")?)?.0)]),
             Self::SmallDatagrams => small_datagrams(pair),
             Self::Ping => ping(pair),
+            Self::PingPong => ping_pong(pair),
         }
     }
 }
@@ -80,6 +88,8 @@ const CPU_4: &str = "agents' CPU-s per GB, 4 streams";
 const UDP_64: &str = "UDP, 64 bytes, 1,000 received a second";
 const PING_50: &str = "ping, median, µs";
 const PING_99: &str = "ping, 99th of 100, µs";
+const UDP_50: &str = "UDP there and back, median, µs";
+const UDP_99: &str = "UDP there and back, 99th of 100, µs";
 
 fn iperf(pair: &Pair<'_>, options: &str) -> Result<Value> {
     let line = format!("iperf3 --client {} --time {TIME} --json {options}", pair.server);
@@ -110,4 +120,19 @@ fn ping(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
     let at = |part: f64| times.get((times.len() as f64 * part) as usize).map(|millis| millis * 1e3);
     let (median, late) = at(0.5).zip(at(0.99)).context("nobody answered the ping")?;
     Ok(vec![(PING_50, median), (PING_99, late)])
+}
+
+/// The next datagram leaves when the answer to the last has come.
+fn ping_pong(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+    let line = format!(
+        "sockperf ping-pong --ip {} --port {SOCKPERF_PORT} --time {TIME} --msg-size 64 --full-rtt --no-rdtsc",
+        pair.server
+    );
+    let said = pair.run(&line)?;
+    let at = |part: &str| {
+        let line = said.lines().find(|line| line.contains(&format!("percentile {part} =")));
+        let micros = line.and_then(|line| line.rsplit('=').next()?.trim().parse::<f64>().ok());
+        micros.with_context(|| format!("sockperf says no percentile {part}: {said}"))
+    };
+    Ok(vec![(UDP_50, at("50.000")?), (UDP_99, at("99.000")?)])
 }

@@ -3,7 +3,8 @@
 use crate::lab::Host;
 use anyhow::Result;
 
-/// What is left of the underlay's 1,500 bytes.
+pub(super) const ETHERNET_MTU: u32 = 1500;
+/// What is left of that between hosts.
 pub(super) const VXLAN_MTU: u32 = 1450;
 
 /// `br0` on a host.

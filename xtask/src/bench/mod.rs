@@ -5,10 +5,12 @@
 
 mod ask;
 mod kernel;
+mod local;
 mod overlay;
 mod plot;
 mod quiet;
 mod report;
+mod serve;
 
 use crate::interrupt::Interrupt;
 use crate::lab;
@@ -52,7 +54,8 @@ struct Bench {
     run: fn(&Asked) -> Result<Samples>,
 }
 
-const BENCHES: &[Bench] = &[Bench { name: "overlay", run: overlay::run }];
+const BENCHES: &[Bench] =
+    &[Bench { name: "overlay", run: overlay::run }, Bench { name: "local", run: local::run }];
 
 /// `cargo xtask bench [NAME|all] [--rounds N] [--peers]`
 pub(crate) fn command(words: &[&str]) -> Result<()> {
