@@ -2,8 +2,8 @@
 //! in TCP mode, or the kernel by an nftables map of destinations.
 //!
 //! All use the same client and the same server. From host to host the mesh seals what it carries, and the server sees the
-//! client's own address; the others go by a plain kernel vxlan, and the server sees host 1. They have a lab of their own,
-//! so that none of Skep's firewall rules is in their way.
+//! client's own address; the others go by a plain kernel vxlan, and the server sees host 1. Each has hosts of its own: no
+//! other's firewall rules are in its way, and HAProxy's host tracks no connections.
 //!
 //! HAProxy takes connections itself, before it has one to the server: its connect times are those of the first hop alone.
 //! The times of whole exchanges say what a client waits for.
@@ -36,7 +36,7 @@ const FAILED: &str = "connections that failed";
 
 pub(super) fn run(asked: &Asked) -> Result<Samples> {
     packages::ensure_others(PROGRAMS)?;
-    let site = Site::build(&asked.interrupt)?;
+    let mut site = Site::build(&asked.interrupt)?;
     let samples = ask_everybody(&site, asked);
     let removed = site.tear_down();
     let samples = samples?;
@@ -69,7 +69,7 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
 
 /// As many as there can be; returns how many failed, as the others do.
 fn connections(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
-    let agents = site.agents(whom);
+    let agents = site.agents(whom)?;
     let before = agent_seconds(&agents)?;
     let answer = site.load(whom, "connections", TIME, PARALLEL)?;
     let used = agent_seconds(&agents)? - before;
