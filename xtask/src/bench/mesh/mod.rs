@@ -60,7 +60,9 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
                 asked.interrupt.check()?;
                 failed += ask(site, contestant, &mut add)?;
             }
-            add(FAILED, failed);
+            if failed > 0.0 {
+                add(FAILED, failed);
+            }
         }
         Ok(())
     })?;
