@@ -35,6 +35,10 @@ pub trait Output {
         write(&mut datagram);
         self.datagram(to, &datagram);
     }
+    /// How long to make a datagram of `len` bytes that may be padded: longer where it leaves together with others then.
+    fn padded(&self, _to: Ipv4Addr, len: usize) -> usize {
+        len
+    }
     /// The peers of the snapshot that do not answer on the data path, by address: all of them, each time the set
     /// changes. Their backends are best taken out of use until they answer again.
     fn reachability(&mut self, silent: &[Ipv4Addr]);

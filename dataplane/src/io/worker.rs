@@ -99,6 +99,10 @@ impl Output for Kernel {
         self.outgoing.push(to, len, write, &self.socket, &mut self.drops);
     }
 
+    fn padded(&self, to: Ipv4Addr, len: usize) -> usize {
+        self.outgoing.padded(to, len)
+    }
+
     fn reachability(&mut self, silent: &[Ipv4Addr]) {
         (self.on_silent)(silent);
     }

@@ -236,7 +236,9 @@ impl Seals {
             return Err(DropReason::Truncated);
         }
         if self.peers[at].can_send(now) {
-            self.send(at, Some(vni.vni()), Shim::Frame(marks), frame, 0, now, out);
+            let len = OVERHEAD + frame.len();
+            let padding = out.padded(to, len).saturating_sub(len);
+            self.send(at, Some(vni.vni()), Shim::Frame(marks), frame, padding, now, out);
             return Ok(());
         }
         let peer = &mut self.peers[at];

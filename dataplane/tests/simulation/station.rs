@@ -44,6 +44,12 @@ impl Output for Out {
         self.datagrams.push(Datagram { to: node_of(to), bytes, sealed, probes: Vec::new() });
     }
 
+    /// As long as what was sent before it, as far as that was longer.
+    fn padded(&self, to: Ipv4Addr, len: usize) -> usize {
+        let last = self.datagrams.last().filter(|last| last.to == node_of(to));
+        last.map_or(len, |last| last.bytes.len().max(len))
+    }
+
     fn sealed(&mut self, key: [u8; 16], counter: u64, says: Plaintext<'_>) {
         assert!(self.sealed.is_none(), "sealed, and not sent");
         self.sealed = Some(((key, counter), Text::of(says)));

@@ -1,86 +1,142 @@
-//! `cargo xtask bench`: how fast, side by side with the kernel in the same run.
+//! `cargo xtask bench`: how fast, side by side with others in the same run.
 //!
 //! Rounds are interleaved: each asks every contestant everything once, so that what else the machine does meets all of
 //! them alike. What is told are medians, their spread, and ratios.
 
 mod ask;
+mod kernel;
+mod local;
+mod mesh;
+mod overlay;
+mod plot;
+mod quiet;
 mod report;
-mod site;
+mod serve;
 
 use crate::interrupt::Interrupt;
 use crate::lab;
 use crate::packages;
-use crate::program::is_root;
+use crate::program::{is_root, root};
 use anyhow::{Context, Result, bail, ensure};
-use ask::Question;
 use report::Samples;
-use site::Site;
 use std::fs;
 
 /// Fewer tell more of the moment than of the contestants.
 const LEAST_ROUNDS: usize = 3;
 const ROUNDS: usize = 9;
-/// Of one processor; a quiet machine is at a few hundredths.
-const QUIET_LOAD: f64 = 0.5;
 
-/// Programs that only benches run, and their packages.
-const PROGRAMS: &[(&str, &str)] = &[("iperf3", "iperf3")];
+/// Programs that every bench runs, and their packages.
+const PROGRAMS: &[(&str, &str)] =
+    &[("iperf3", "iperf3"), ("sockperf", "sockperf"), ("gnuplot", "gnuplot-nox")];
 
-/// `cargo xtask bench [overlay] [--rounds N]`
-pub(crate) fn command(words: &[&str]) -> Result<()> {
-    let (words, rounds) = match words {
-        [words @ .., "--rounds", number] => (words, number.parse().context("--rounds takes a whole number")?),
-        words => (words, ROUNDS),
-    };
-    ensure!(rounds >= LEAST_ROUNDS, "--rounds takes {LEAST_ROUNDS} or more");
-    match words {
-        [] | ["overlay"] => overlay(rounds),
-        [other, ..] => bail!("there is no bench `{other}`: there is `overlay`"),
+/// What the user asked for.
+pub(super) struct Asked {
+    rounds: usize,
+    /// Other userspace tunnels as well.
+    peers: bool,
+    interrupt: Interrupt,
+}
+
+impl Asked {
+    /// `ask` once a round, as often as there are rounds.
+    fn each_round(&self, mut ask: impl FnMut() -> Result<()>) -> Result<()> {
+        for round in 1..=self.rounds {
+            println!("round {round} of {}", self.rounds);
+            self.interrupt.check()?;
+            ask()?;
+        }
+        Ok(())
     }
 }
 
-/// Two containers on two hosts: the kernel's vxlan, and Skep's networks, plain and with each cipher.
-fn overlay(rounds: usize) -> Result<()> {
+struct Bench {
+    name: &'static str,
+    /// Asks everybody everything, and clears up.
+    run: fn(&Asked) -> Result<Samples>,
+}
+
+const BENCHES: &[Bench] = &[
+    Bench { name: "overlay", run: overlay::run },
+    Bench { name: "local", run: local::run },
+    Bench { name: "mesh", run: mesh::run },
+];
+
+/// `cargo xtask bench [NAME|all] [--rounds N] [--peers]`
+pub(crate) fn command(words: &[&str]) -> Result<()> {
+    let (benches, rounds, peers) = parse(words)?;
     ensure!(is_root()?, "the bench makes network namespaces: run it as root (`sudo -E cargo xtask bench`)");
     packages::ensure()?;
     packages::ensure_others(PROGRAMS)?;
     lab::prepare()?;
-    tell_of_load()?;
-    let interrupt = Interrupt::watch()?;
-    let mut site = Site::build()?;
-    let result = ask_everybody(&mut site, rounds, &interrupt);
-    site.tear_down()?;
-    let samples = result?;
-    samples.print();
-    let directory = crate::program::root().join("target/bench");
-    fs::create_dir_all(&directory)?;
-    let file = directory.join("overlay.json");
-    fs::write(&file, samples.json(rounds)?).with_context(|| format!("cannot write {}", file.display()))?;
-    println!("\nEvery sample is in {}", file.display());
+    quiet::tell()?;
+    let asked = Asked { rounds, peers, interrupt: Interrupt::watch()? };
+    for bench in benches {
+        println!("\n== {}", bench.name);
+        let samples = (bench.run)(&asked).with_context(|| format!("the bench `{}` failed", bench.name))?;
+        samples.print();
+        keep(bench.name, rounds, &samples)?;
+    }
     Ok(())
 }
 
-fn ask_everybody(site: &mut Site, rounds: usize, interrupt: &Interrupt) -> Result<Samples> {
-    let mut samples = Samples::default();
-    for round in 1..=rounds {
-        println!("round {round} of {rounds}");
-        for contestant in site.contestants() {
-            for question in Question::ALL {
-                interrupt.check()?;
-                for (what, figure) in question.ask(site, contestant)? {
-                    samples.add(contestant.name, what, figure);
-                }
+fn parse(words: &[&str]) -> Result<(Vec<&'static Bench>, usize, bool)> {
+    let (mut benches, mut rounds, mut peers) = (Vec::new(), ROUNDS, false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--rounds" => {
+                let number = words.next().and_then(|number| number.parse().ok());
+                rounds = number.context("--rounds takes a whole number")?;
+            }
+            "--peers" => peers = true,
+            "all" => benches.extend(BENCHES),
+            name => {
+                let bench = BENCHES.iter().find(|bench| bench.name == name);
+                benches.push(bench.with_context(|| unknown(name))?);
             }
         }
     }
-    Ok(samples)
+    ensure!(rounds >= LEAST_ROUNDS, "--rounds takes {LEAST_ROUNDS} or more");
+    if benches.is_empty() {
+        bail!("say which: {}", names());
+    }
+    Ok((benches, rounds, peers))
 }
 
-fn tell_of_load() -> Result<()> {
-    let load = fs::read_to_string("/proc/loadavg")?;
-    let recent: f64 = load.split(' ').next().unwrap_or_default().parse().unwrap_or_default();
-    if recent > QUIET_LOAD {
-        println!("this machine is not quiet (load {recent}): what else runs is measured too");
-    }
+fn unknown(name: &str) -> String {
+    format!("there is no bench `{name}`; there are {}", names())
+}
+
+fn names() -> String {
+    let names: Vec<_> = BENCHES.iter().map(|bench| format!("`{}`", bench.name)).collect();
+    format!("{} and `all`", names.join(", "))
+}
+
+/// Every sample, and a picture of the medians.
+fn keep(name: &str, rounds: usize, samples: &Samples) -> Result<()> {
+    let directory = root().join("target/bench");
+    fs::create_dir_all(&directory)?;
+    let file = directory.join(format!("{name}.json"));
+    fs::write(&file, samples.json(name, rounds)?)
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let picture = directory.join(format!("{name}.png"));
+    plot::bars(name, samples, &picture)?;
+    println!("\nEvery sample is in {}, the medians are drawn in {}", file.display(), picture.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_what_there_is() {
+        let refused = |words: &[&str]| format!("{:#}", parse(words).err().unwrap());
+        assert!(refused(&["overlai"]).contains("there are `overlay`"));
+        assert!(refused(&[]).contains("`all`"));
+        assert!(refused(&["overlay", "--rounds"]).contains("whole number"));
+        assert!(refused(&["overlay", "--rounds", "2"]).contains("3 or more"));
+        let (benches, rounds, peers) = parse(&["overlay", "--peers"]).unwrap();
+        assert_eq!((benches[0].name, rounds, peers), ("overlay", ROUNDS, true));
+    }
 }

@@ -5,78 +5,123 @@ use serde_json::{Map, Value, json};
 
 /// By what was asked and of whom, in the order of their first coming.
 #[derive(Default)]
-pub(super) struct Samples(Vec<Series>);
+pub(super) struct Samples {
+    series: Vec<Series>,
+    /// Whom the others are compared with; the first contestant if nobody is named.
+    baselines: Vec<String>,
+}
 
 struct Series {
-    contestant: &'static str,
-    what: &'static str,
+    contestant: String,
+    what: String,
     figures: Vec<f64>,
 }
 
 impl Samples {
-    pub(super) fn add(&mut self, contestant: &'static str, what: &'static str, figure: f64) {
-        let own = self.0.iter_mut().find(|series| (series.contestant, series.what) == (contestant, what));
+    /// Samples whose ratios are to these contestants, in this order.
+    pub(super) fn against(baselines: &[&str]) -> Self {
+        Self { series: Vec::new(), baselines: baselines.iter().map(|&name| name.to_owned()).collect() }
+    }
+
+    pub(super) fn add(&mut self, contestant: &str, what: &str, figure: f64) {
+        let own =
+            self.series.iter_mut().find(|series| (&*series.contestant, &*series.what) == (contestant, what));
         match own {
             Some(series) => series.figures.push(figure),
-            None => self.0.push(Series { contestant, what, figures: vec![figure] }),
+            None => self.series.push(Series {
+                contestant: contestant.to_owned(),
+                what: what.to_owned(),
+                figures: vec![figure],
+            }),
         }
     }
 
-    /// A table in Markdown: medians, and behind each the ratio to the first contestant's.
+    /// A table in Markdown: medians with their spread, and behind each the ratios to the baselines' medians.
     pub(super) fn print(&self) {
-        let contestants = distinct(self.0.iter().map(|series| series.contestant));
+        let contestants = self.contestants();
         println!("\n| | {} |", contestants.join(" | "));
         println!("|---|{}", "---|".repeat(contestants.len()));
-        for what in distinct(self.0.iter().map(|series| series.what)) {
-            let base = self.series(contestants[0], what).map(Series::median);
-            let cells: Vec<_> =
-                contestants.iter().map(|contestant| self.cell(contestant, what, base)).collect();
+        for what in self.figures() {
+            let cells: Vec<_> = contestants.iter().map(|contestant| self.cell(contestant, what)).collect();
             println!("| {what} | {} |", cells.join(" | "));
         }
     }
 
-    fn cell(&self, contestant: &str, what: &str, base: Option<f64>) -> String {
-        let Some(series) = self.series(contestant, what) else { return String::new() };
-        let (median, (least, most)) = (series.median(), series.spread());
-        match base {
-            Some(base) if base > 0.0 && base != median => {
-                format!("{median:.2} [{least:.2}–{most:.2}] ×{:.2}", median / base)
+    pub(super) fn figures(&self) -> Vec<&str> {
+        distinct(self.series.iter().map(|series| &*series.what))
+    }
+
+    fn contestants(&self) -> Vec<&str> {
+        distinct(self.series.iter().map(|series| &*series.contestant))
+    }
+
+    /// The least, the median and the most, by contestant.
+    pub(super) fn of(&self, what: &str) -> Vec<(&str, [f64; 3])> {
+        let own = self.series.iter().filter(|series| series.what == what);
+        own.map(|series| (&*series.contestant, series.spread())).collect()
+    }
+
+    fn cell(&self, contestant: &str, what: &str) -> String {
+        let Some(series) = self.find(contestant, what) else { return String::new() };
+        let [least, median, most] = series.spread();
+        if most == 0.0 {
+            return "–".to_owned();
+        }
+        let mut cell = format!("{} [{}–{}]", short(median), short(least), short(most));
+        for baseline in self.baselines() {
+            let base = self.find(baseline, what).map_or(0.0, |series| series.spread()[1]);
+            if base > 0.0 && !self.baselines().contains(&contestant) {
+                cell.push_str(&format!(" ×{:.2}", median / base));
             }
-            _ if median == 0.0 => "–".to_owned(),
-            _ => format!("{median:.2} [{least:.2}–{most:.2}]"),
+        }
+        cell
+    }
+
+    fn baselines(&self) -> Vec<&str> {
+        match self.baselines.is_empty() {
+            true => self.contestants().into_iter().take(1).collect(),
+            false => self.baselines.iter().map(String::as_str).collect(),
         }
     }
 
-    fn series(&self, contestant: &str, what: &str) -> Option<&Series> {
-        self.0.iter().find(|series| (series.contestant, series.what) == (contestant, what))
+    fn find(&self, contestant: &str, what: &str) -> Option<&Series> {
+        self.series.iter().find(|series| (&*series.contestant, &*series.what) == (contestant, what))
     }
 
-    pub(super) fn json(&self, rounds: usize) -> Result<String> {
+    pub(super) fn json(&self, bench: &str, rounds: usize) -> Result<String> {
         let mut by_contestant = Map::new();
-        for series in &self.0 {
-            let own = by_contestant.entry(series.contestant).or_insert_with(|| json!({}));
-            own[series.what] = json!({ "median": series.median(), "samples": series.figures });
+        for series in &self.series {
+            let own = by_contestant.entry(&series.contestant).or_insert_with(|| json!({}));
+            own[&series.what] = json!({ "median": series.spread()[1], "samples": series.figures });
         }
-        let all = json!({ "rounds": rounds, "overlay": Value::Object(by_contestant) });
+        let mut all = json!({ "rounds": rounds });
+        all[bench] = Value::Object(by_contestant);
         Ok(serde_json::to_string_pretty(&all)?)
     }
 }
 
 impl Series {
-    fn median(&self) -> f64 {
+    /// The least, the median and the most.
+    fn spread(&self) -> [f64; 3] {
         let mut sorted = self.figures.clone();
         sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
-    }
-
-    fn spread(&self) -> (f64, f64) {
-        let least = self.figures.iter().copied().fold(f64::INFINITY, f64::min);
-        (least, self.figures.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        let (middle, last) = (sorted.len() / 2, sorted.len() - 1);
+        let median =
+            if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+        [sorted[0], median, sorted[last]]
     }
 }
 
-fn distinct(names: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+/// Three digits and more.
+fn short(figure: f64) -> String {
+    match figure.abs() {
+        size if size >= 1000.0 => format!("{figure:.0}"),
+        size if size >= 100.0 => format!("{figure:.1}"),
+        _ => format!("{figure:.2}"),
+    }
+}
+
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut distinct = Vec::new();
     for name in names {
         if !distinct.contains(&name) {
@@ -97,11 +142,22 @@ mod tests {
             samples.add("kernel", "speed", base);
             samples.add("ours", "speed", other);
         }
-        assert_eq!(samples.cell("kernel", "speed", Some(11.0)), "11.00 [10.00–12.00]");
-        assert_eq!(samples.cell("ours", "speed", Some(11.0)), "6.00 [4.00–100.00] ×0.55");
-        let even = Series { contestant: "", what: "", figures: vec![4.0, 1.0, 2.0, 9.0] };
-        assert_eq!(even.median(), 3.0);
-        let json: Value = serde_json::from_str(&samples.json(3).unwrap()).unwrap();
+        assert_eq!(samples.cell("kernel", "speed"), "11.00 [10.00–12.00]");
+        assert_eq!(samples.cell("ours", "speed"), "6.00 [4.00–100.0] ×0.55");
+        let even =
+            Series { contestant: String::new(), what: String::new(), figures: vec![4.0, 1.0, 2.0, 9.0] };
+        assert_eq!(even.spread(), [1.0, 3.0, 9.0]);
+        let json: Value = serde_json::from_str(&samples.json("overlay", 3).unwrap()).unwrap();
         assert_eq!(json["overlay"]["ours"]["speed"]["samples"], json!([4.0, 6.0, 100.0]));
+    }
+
+    #[test]
+    fn there_may_be_two_to_compare_with() {
+        let mut samples = Samples::against(&["slow", "fast"]);
+        for (contestant, figure) in [("ours", 4.0), ("slow", 2.0), ("fast", 8.0)] {
+            samples.add(contestant, "speed", figure);
+        }
+        assert_eq!(samples.cell("ours", "speed"), "4.00 [4.00–4.00] ×2.00 ×0.50");
+        assert_eq!(samples.cell("fast", "speed"), "8.00 [8.00–8.00]");
     }
 }

@@ -212,7 +212,7 @@ impl Host {
 }
 
 /// Every process, by pid.
-pub(super) fn processes() -> Result<impl Iterator<Item = u32>> {
+pub(crate) fn processes() -> Result<impl Iterator<Item = u32>> {
     let entries = fs::read_dir("/proc")?.flatten();
     Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }

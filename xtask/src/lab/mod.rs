@@ -24,7 +24,7 @@ use crate::interrupt::Interrupt;
 use crate::program::is_root;
 use anyhow::{Context, Result, bail, ensure};
 pub(crate) use down::down;
-pub(crate) use host::Host;
+pub(crate) use host::{Host, processes};
 pub(crate) use layout::Lab;
 pub(crate) use options::UpOptions;
 pub(crate) use up::{prepare, up};

@@ -10,6 +10,9 @@ pub(super) fn create(lab: &Lab) -> Result<()> {
     run_line(&format!("ip netns add {net}"))?;
     run_line(&format!("ip -n {net} link add underlay type bridge"))?;
     run_line(&format!("ip -n {net} link set underlay up"))?;
+    // A switch looks at no packet. Known where br_netfilter is loaded, and then on.
+    let settings = "net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0";
+    run_line(&format!("ip netns exec {net} sysctl --ignore --quiet --write {settings}"))?;
     Ok(())
 }
 

@@ -1,9 +1,10 @@
 //! Where it is measured: labs of two hosts, a container namespace on each host for every network, and beside them the
 //! kernel's own vxlan between the same hosts.
 
+use crate::bench::ask::Pair;
+use crate::bench::kernel;
 use crate::lab::{self, Host, Lab, UpOptions};
-use anyhow::{Context, Result};
-use std::fs;
+use anyhow::Result;
 
 /// One way to connect two containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,24 +78,12 @@ impl Site {
         Ok(())
     }
 
-    /// A veth into a bridge that a vxlan device is in: what Docker's overlay is made of.
     fn connect_by_kernel(&self, contestant: &Contestant) -> Result<()> {
         for (number, peer) in [(1, 2), (2, 1)] {
             let (host, peer) = (self.host(contestant, number), self.host(contestant, peer));
-            let (own, other, netns) = (host.address(), peer.address(), contestant.netns);
-            for line in [
-                format!("ip link add vx0 type vxlan id 42 dstport 14789 local {own} remote {other} dev eth0"),
-                "ip link add br0 type bridge".to_owned(),
-                "ip link set vx0 master br0 up".to_owned(),
-                "ip link set br0 up".to_owned(),
-                format!("ip netns add {netns}"),
-                format!("ip link add kv0 type veth peer name eth0 netns {netns}"),
-                "ip link set kv0 master br0 mtu 1450 up".to_owned(),
-                format!("ip -n {netns} link set eth0 mtu 1450 up"),
-                format!("ip -n {netns} addr add 10.77.0.{number}/24 dev eth0"),
-            ] {
-                host.run(&line)?;
-            }
+            kernel::bridge(&host)?;
+            kernel::vxlan(&host, &peer)?;
+            kernel::container(&host, contestant.netns, &format!("10.77.0.{number}"), kernel::VXLAN_MTU)?;
         }
         Ok(())
     }
@@ -117,30 +106,15 @@ impl Site {
         CONTESTANTS.iter()
     }
 
-    pub(super) fn host(&self, contestant: &Contestant, number: usize) -> Host {
+    fn host(&self, contestant: &Contestant, number: usize) -> Host {
         self.labs[contestant.lab].node(number)
     }
 
-    /// Runs a program in the contestant's container on host 1.
-    pub(super) fn run(&self, contestant: &Contestant, line: &str) -> Result<String> {
-        self.host(contestant, 1).run(&format!("ip netns exec {} {line}", contestant.netns))
-    }
-
-    /// Seconds of processor that both hosts' `skepd` have used. Zero for the kernel, whose work is everybody's.
-    pub(super) fn agent_seconds(&self, contestant: &Contestant) -> Result<f64> {
-        if contestant.network.is_none() {
-            return Ok(0.0);
-        }
-        let mut ticks = 0;
-        for number in [1, 2] {
-            let pid = self.host(contestant, number).daemon_pid()?.context("no skepd runs")?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            // proc(5): behind the name in parentheses, user time is the 12th field and system time the 13th.
-            let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-            ticks += fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        }
-        // USER_HZ is 100 on every platform there is a Rust for.
-        Ok(ticks as f64 / 100.0)
+    /// The containers on both hosts.
+    pub(super) fn pair(&self, contestant: &Contestant) -> Pair<'static> {
+        let host = |number| self.host(contestant, number);
+        let agents = contestant.network.map_or(Vec::new(), |_| vec![host(1), host(2)]);
+        Pair { host: host(1), netns: contestant.netns, server: contestant.server, agents }
     }
 
     pub(super) fn tear_down(&mut self) -> Result<()> {
