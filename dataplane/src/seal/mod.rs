@@ -236,8 +236,7 @@ impl Seals {
             return Err(DropReason::Truncated);
         }
         if self.peers[at].can_send(now) {
-            let len = OVERHEAD + frame.len();
-            let padding = out.padded(to, len).saturating_sub(len);
+            let padding = self.padding(at, OVERHEAD + frame.len(), out);
             self.send(at, Some(vni.vni()), Shim::Frame(marks), frame, padding, now, out);
             return Ok(());
         }
@@ -259,6 +258,15 @@ impl Seals {
         }
         self.wants_turn_at(self.peers[at].handshake_due());
         Ok(())
+    }
+
+    /// Bytes to put behind a frame so that it leaves together with others: never more than the path carries, while what
+    /// it would leave with may be a probe of whether it carries more.
+    fn padding(&self, at: usize, len: usize, out: &impl Output) -> usize {
+        let peer = &self.peers[at];
+        let padded = out.padded(peer.vtep, len);
+        let fits = OUTER_HEADERS + padded <= usize::from(peer.path_mtu);
+        if fits { padded.saturating_sub(len) } else { 0 }
     }
 
     /// Asks a peer, in a datagram that makes an outer packet of `size` bytes; 0: as short as it can be. Whether there

@@ -26,7 +26,7 @@ fn a_sealed_frame_has_forty_bytes_around_it_and_its_vni_in_front() {
     world.wire.clear();
     world.say(1, 2, MARKER);
     let datagram = world.sealed_on_wire(1, 2).pop().unwrap();
-    assert_eq!(datagram.len(), udp(container(1), container(2), MARKER).len() + 40);
+    assert_eq!(datagram.len(), udp(container(1), container(2), MARKER).len() + 40 + PADDING);
     assert_eq!(datagram[..8], [0, 0, 0, 0, 0, 0x10, 0x01, 1]);
 }
 

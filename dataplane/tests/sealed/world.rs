@@ -57,6 +57,9 @@ struct Collected {
     sealed: Vec<([u8; 16], u64)>,
 }
 
+/// Bytes behind each frame that fits its path with them.
+pub(crate) const PADDING: usize = 128;
+
 impl Output for Collected {
     fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
         self.frames.push((port, vnet, frame.to_vec()));
@@ -67,6 +70,11 @@ impl Output for Collected {
     }
 
     fn reachability(&mut self, _: &[Ipv4Addr]) {}
+
+    /// As much as a worker would, whether or not it fits: what follows a probe may not become as large as that.
+    fn padded(&self, _: Ipv4Addr, len: usize) -> usize {
+        len + PADDING
+    }
 
     fn sealed(&mut self, key: [u8; 16], counter: u64, _: Plaintext<'_>) {
         self.sealed.push((key, counter));
