@@ -37,6 +37,8 @@ pub(crate) struct Nat {
     flows: FlowTable,
     pointers: Pointers,
     pub(crate) fragments: Fragments,
+    /// When it was found that more flows have expired than are forgotten at once.
+    backlog: Option<u64>,
 }
 
 impl Nat {
@@ -46,6 +48,7 @@ impl Nat {
             flows: FlowTable::new(seed, flow_capacity),
             pointers: Pointers::new(seed),
             fragments: Fragments::new(seed),
+            backlog: None,
         }
     }
 
@@ -203,12 +206,14 @@ impl Nat {
     }
 
     pub(crate) fn expire(&mut self, now: u64) {
-        self.flows.expire(now);
+        self.backlog = self.flows.expire(now).then_some(now);
     }
 
     /// In milliseconds.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
-        let expiries = [self.flows.next_expiry(), self.fragments.next_expiry()];
+        // What is left over is due since its turn, and no longer: nobody takes it for a timer that came late.
+        let flows = self.backlog.or_else(|| self.flows.next_expiry());
+        let expiries = [flows, self.fragments.next_expiry()];
         expiries.into_iter().flatten().min()
     }
 

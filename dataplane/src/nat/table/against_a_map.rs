@@ -124,8 +124,13 @@ impl Model {
         let Some(known) = self.flows.get_mut(&n) else { return };
         known.flow.advance(direction, transport);
         let phase = known.flow.phase();
-        // Packets of the same second are not told apart.
-        if phase != known.phase || self.now - known.last_seen >= 1000 {
+        // Packets of the same second are not told apart; of lasting flows a little longer.
+        let exact = match phase {
+            Phase::UdpStream => 3_000,
+            Phase::Established => 60_000,
+            _ => 1_000,
+        };
+        if phase != known.phase || self.now - known.last_seen >= exact {
             self.turns += 1;
             (known.phase, known.last_seen, known.turn) = (phase, self.now, self.turns);
         }
