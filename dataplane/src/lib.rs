@@ -40,6 +40,7 @@ mod mss;
 mod nat;
 mod offload;
 mod packet;
+mod prepared;
 mod probe;
 mod segment;
 mod switch;
@@ -49,6 +50,7 @@ mod wire;
 
 pub use counters::{PortStats, Stats};
 pub use engine::{Engine, HEADROOM, Output};
+pub use prepared::{Indexer, Prepared, Retired};
 pub use probe::PathStats;
 pub use seal::SessionStats;
 pub use verdict::DropReason;

@@ -1,7 +1,7 @@
 //! What a lane costs.
 
 use crate::lane::Lane;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Handled before anything counts: tables and caches are as they stay.
 const WARM_UP: usize = 32;
@@ -38,6 +38,26 @@ pub(crate) fn measure_for(lane: &mut Lane, least: Duration) -> Cost {
     }
     lane.assert_lossless((packets + counted) as u64);
     Cost { nanoseconds: median(times), allocations: allocations as f64 / counted as f64 }
+}
+
+/// Of the same steps, timed in several runs: the least of each. What a run was kept from doing for a while is in none of
+/// them then, and what a step takes by itself is.
+pub(crate) fn undisturbed(runs: Vec<Vec<Duration>>) -> Vec<Duration> {
+    let shorter = |a: Vec<Duration>, b: Vec<Duration>| {
+        assert_eq!(a.len(), b.len(), "the runs take the same steps");
+        a.into_iter().zip(b).map(|(a, b)| a.min(b)).collect()
+    };
+    runs.into_iter().reduce(shorter).unwrap_or_default()
+}
+
+pub(crate) fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+pub(crate) fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {

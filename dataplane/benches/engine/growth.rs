@@ -13,8 +13,6 @@ use skep_dataplane::{Engine, VnetHdr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const WHAT: &str = "64 B to a random one: ns per packet";
-
 const FLOWS: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
 /// Room for the most of them, in every engine. A production engine has room for 65,536: what lasts keeps its place
 /// there, and what is new is dropped and counted.
@@ -27,11 +25,11 @@ const ENDPOINTS: [usize; 3] = [10, 1_000, 20_000];
 pub(crate) fn tell_all() {
     for flows in FLOWS {
         let cost = clock::measure_for(&mut among_flows(flows), FLOWS_TIME);
-        tell(&format!("{flows} flows"), WHAT, cost.nanoseconds);
+        tell(&format!("{flows} flows"), "64 B of a random flow: ns per packet", cost.nanoseconds);
     }
     for endpoints in ENDPOINTS {
         let cost = clock::measure(&mut among_endpoints(endpoints));
-        tell(&format!("{endpoints} endpoints"), WHAT, cost.nanoseconds);
+        tell(&format!("{endpoints} endpoints"), "64 B to a random endpoint: ns per packet", cost.nanoseconds);
     }
 }
 

@@ -12,13 +12,22 @@
 mod clock;
 mod crowd;
 mod estate;
+mod expiry;
 mod frames;
 mod growth;
 mod lane;
+mod memory;
 mod paths;
+mod swap;
 mod world;
 
-const SECTIONS: &[(&str, fn())] = &[("paths", paths), ("growth", growth::tell_all)];
+const SECTIONS: &[(&str, fn())] = &[
+    ("paths", paths),
+    ("growth", growth::tell_all),
+    ("swap", swap::tell_all),
+    ("expiry", expiry::tell_all),
+    ("memory", memory::tell_all),
+];
 
 /// Those that are named, or all.
 fn main() {

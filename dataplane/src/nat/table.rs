@@ -70,6 +70,7 @@ struct Slot {
     owner: OwnerId,
     phase: Phase,
     used: bool,
+    era: bool,
 }
 
 /// A slot's places in the queues.
@@ -92,6 +93,8 @@ pub(crate) struct FlowTable {
     free: u32,
     used: usize,
     displaced: u64,
+    /// Flows that are not of it have to be looked at, because of what changed.
+    era: bool,
 }
 
 impl FlowTable {
@@ -116,6 +119,7 @@ impl FlowTable {
             owner,
             phase: Phase::Opening,
             used: false,
+            era: false,
         };
         let places = Places { by_phase: Links::LOOSE, by_owner: Links::LOOSE };
         let buckets = vec![NONE; BUCKETS_PER_SLOT * capacity.next_power_of_two()].into_boxed_slice();
@@ -130,6 +134,7 @@ impl FlowTable {
             free: if capacity > 0 { 0 } else { NONE },
             used: 0,
             displaced: 0,
+            era: false,
         }
     }
 
@@ -191,6 +196,7 @@ impl FlowTable {
         slot.flow = flow;
         slot.owner = owner;
         slot.used = true;
+        slot.era = self.era;
         slot.next_forward = std::mem::replace(&mut self.forward[forward], at);
         slot.next_reverse = std::mem::replace(&mut self.reverse[reverse], at);
         self.used += 1;
@@ -245,10 +251,22 @@ impl FlowTable {
         Phase::ALL.iter().filter_map(|phase| Some(self.oldest(*phase)?.1)).min()
     }
 
-    /// Every flow, in the order of their slots.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = FlowId> + '_ {
-        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.used);
-        used.map(|(at, _)| FlowId(at as u32))
+    /// From here on every flow that is in the table has to be [confirmed](Self::confirm). All must have been.
+    pub(crate) fn begin_era(&mut self) {
+        self.era = !self.era;
+    }
+
+    pub(crate) fn is_confirmed(&self, id: FlowId) -> bool {
+        self.slots[id.0 as usize].era == self.era
+    }
+
+    pub(crate) fn confirm(&mut self, id: FlowId) {
+        self.slots[id.0 as usize].era = self.era;
+    }
+
+    /// The flow in the slot of this number, if one is. Numbers are below the capacity.
+    pub(crate) fn in_slot(&self, at: usize) -> Option<FlowId> {
+        self.slots[at].used.then_some(FlowId(at as u32))
     }
 
     fn oldest(&self, phase: Phase) -> Option<(FlowId, u64)> {

@@ -87,7 +87,7 @@ impl<O: Output> Pass<'_, O> {
     }
 
     fn error_to_vip(
-        &self,
+        &mut self,
         network: &NetworkIndex,
         packet: &mut Packet<'_>,
     ) -> Result<Option<Ipv4Addr>, DropReason> {

@@ -17,6 +17,7 @@ mod paths;
 mod refusals;
 mod silence;
 mod sim;
+mod sweep;
 mod switch;
 mod vip;
 

@@ -13,9 +13,11 @@ use std::fs;
 /// Whom figures are compared with. No figure is of two of them.
 const BASELINES: [&str; 3] = ["local", "1 flows", "10 endpoints"];
 
-/// The figure that grows, and of what.
-const COST: &str = "64 B to a random one: ns per packet";
-const GROWING: [&str; 2] = ["flows", "endpoints"];
+/// What there is more and more of, and the figure that tells what it costs.
+const GROWING: [(&str, &str); 2] = [
+    ("flows", "64 B of a random flow: ns per packet"),
+    ("endpoints", "64 B to a random endpoint: ns per packet"),
+];
 
 pub(super) fn run(asked: &Asked) -> Result<Samples> {
     let mut samples = Samples::against(&BASELINES);
@@ -38,16 +40,15 @@ fn note(samples: &mut Samples, line: &str) -> Result<()> {
 }
 
 fn draw(samples: &Samples) -> Result<()> {
-    let medians = samples.of(COST);
-    let curve = |thing: &str| {
-        let points = medians.iter().filter_map(|(contestant, [_, median, _])| {
-            let (number, of) = contestant.split_once(' ')?;
-            (of == thing).then_some((number.parse().ok()?, *median))
+    let curve = |(things, cost): (&str, &str)| {
+        let points = samples.of(cost).into_iter().filter_map(|(contestant, [_, median, _])| {
+            let (number, _) = contestant.split_once(' ')?;
+            Some((number.parse().ok()?, median))
         });
-        (thing.to_owned(), points.collect())
+        (things.to_owned(), points.collect())
     };
     let directory = root().join("target/bench");
     fs::create_dir_all(&directory)?;
-    let title = ["A packet to a random one of", "flows or endpoints", "ns per packet"];
+    let title = ["What a packet costs among many flows and endpoints", "flows, endpoints", "ns per packet"];
     plot::curves(title, &GROWING.map(curve), &directory.join("engine-growth.png"))
 }
