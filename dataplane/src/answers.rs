@@ -4,7 +4,7 @@
 //! that their sum costs the node little. What an answer was about has been dropped and counted already; a suppressed
 //! answer is counted too.
 
-use crate::index::Index;
+use crate::prepared::Carried;
 
 /// To one port: a client that meets a closed port tries again a few times a second; a thousand of them at once are told.
 const PER_PORT: Rate = Rate { per_milli: 1, burst: 1_000 };
@@ -35,9 +35,10 @@ impl Answers {
     }
 
     /// Keeps the buckets of the ports that stay.
-    pub(crate) fn follow(&mut self, old: &Index, new: &Index) {
-        let kept = |port| old.seat(port).map_or_else(|| Bucket::full(&PER_PORT), |seat| self.ports[seat.at]);
-        self.ports = new.ports().iter().copied().map(kept).collect();
+    pub(crate) fn follow(&mut self, carried: &Carried) {
+        let kept =
+            |before: &Option<usize>| before.map_or_else(|| Bucket::full(&PER_PORT), |at| self.ports[at]);
+        self.ports = carried.ports.iter().map(kept).collect();
     }
 
     /// Whether one more may be sent to the port at this place of the index.

@@ -2,6 +2,7 @@
 
 use crate::ids::PortId;
 use crate::index::Index;
+use crate::prepared::Carried;
 use crate::probe::PathStats;
 use crate::verdict::DropReason;
 
@@ -48,10 +49,9 @@ impl Counters {
     }
 
     /// Keeps the counters of the ports that stay.
-    pub(crate) fn follow(&mut self, old: &Index, new: &Index) {
-        let kept =
-            |port: &PortId| old.seat(*port).map_or_else(PortStats::default, |seat| self.ports[seat.at]);
-        self.ports = new.ports().iter().map(kept).collect();
+    pub(crate) fn follow(&mut self, carried: &Carried) {
+        let kept = |before: &Option<usize>| before.map_or_else(PortStats::default, |at| self.ports[at]);
+        self.ports = carried.ports.iter().map(kept).collect();
     }
 
     pub(crate) fn dropped(&mut self, reason: DropReason) {

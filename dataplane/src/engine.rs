@@ -6,6 +6,7 @@ use crate::ids::PortId;
 use crate::index::Index;
 use crate::nat::fragments::Ready;
 use crate::nat::{FLOW_CAPACITY, Nat};
+use crate::prepared::{Carried, Indexer, Prepared, Retired};
 use crate::probe::Probes;
 #[cfg(feature = "audit")]
 use crate::seal::Plaintext;
@@ -53,7 +54,7 @@ pub trait Output {
 
 /// One node's switch, tunnel end and load balancer. Owned by one thread.
 pub struct Engine {
-    index: Index,
+    index: Arc<Index>,
     nat: Nat,
     probes: Probes,
     seals: Seals,
@@ -61,6 +62,8 @@ pub struct Engine {
     answers: Answers,
     /// When time began: the first `now` that was handed in.
     epoch: Option<Instant>,
+    /// Of the snapshot before, once it is needed no more.
+    retired: Option<Retired>,
 }
 
 impl Engine {
@@ -74,32 +77,85 @@ impl Engine {
     /// As [`Self::new`], for `flows` flows at once; their memory is taken here.
     pub fn with_flow_capacity(seed: u64, identity: Identity, flows: usize) -> Self {
         Self {
-            index: Index::default(),
+            index: Arc::default(),
             nat: Nat::new(seed, flows),
             probes: Probes::new(seed),
             seals: Seals::new(&identity),
             counters: Counters::new(),
             answers: Answers::new(),
             epoch: None,
+            retired: None,
         }
     }
 
-    /// Makes `snapshot` the truth. TCP connections whose backend it no longer has, or has elsewhere, are reset on
-    /// both sides; other flows of a vanished backend begin anew with their next packet.
+    /// Makes `snapshot` the truth, and is not done before everything follows it: for callers whose packets can wait.
     pub fn apply(&mut self, snapshot: Arc<Snapshot>, now: Instant, out: &mut impl Output) {
-        let old = std::mem::replace(&mut self.index, Index::new(&snapshot));
-        self.counters.follow(&old, &self.index);
-        self.answers.follow(&old, &self.index);
-        let ended = self.nat.follow(&old, &self.index);
-        let millis = self.millis(now);
-        self.seals.follow(&snapshot.peers, millis);
-        let mut pass = self.pass(now, out);
-        for flow in &ended {
-            pass.reset_both(flow, &old);
+        let prepared = self.indexer().prepare(snapshot);
+        self.take_up(prepared, now, out);
+        self.finish_sweep(now, out);
+    }
+
+    /// For the snapshots that are applied from here on.
+    pub fn indexer(&self) -> Indexer {
+        Indexer(self.index.clone())
+    }
+
+    /// Makes a snapshot the truth: the next packet goes by it. TCP connections whose backend it no longer has, or has
+    /// elsewhere, are reset on both sides; other flows of a vanished backend begin anew with their next packet.
+    /// There are too many flows to look at all of them at once: [`Self::catch_up`] does.
+    pub fn take_up(&mut self, prepared: Prepared, now: Instant, out: &mut impl Output) {
+        self.finish_sweep(now, out);
+        let Prepared { before, index, mut carried } = prepared;
+        if !Arc::ptr_eq(&before, &self.index) {
+            carried = Carried::between(&self.index, &index);
         }
-        let vteps: Vec<_> = snapshot.peers.iter().map(|peer| peer.vtep).collect();
-        self.probes.follow(&vteps, snapshot.underlay_mtu, &mut self.seals, millis, out);
+        let old = std::mem::replace(&mut self.index, index);
+        self.counters.follow(&carried);
+        self.answers.follow(&carried);
+        let millis = self.millis(now);
+        if !carried.same_underlay {
+            self.meet_peers(millis, out);
+        }
+        self.nat.follow(old, self.index.clone(), carried, millis);
         self.count_lost();
+    }
+
+    fn meet_peers(&mut self, now: u64, out: &mut impl Output) {
+        let Snapshot { peers, underlay_mtu, .. } = self.index.snapshot();
+        self.seals.follow(peers, now);
+        let vteps: Vec<_> = peers.iter().map(|peer| peer.vtep).collect();
+        self.probes.follow(&vteps, *underlay_mtu, &mut self.seals, now, out);
+    }
+
+    /// Whether there is work that waits for [`Self::catch_up`].
+    pub fn is_behind(&self) -> bool {
+        self.nat.is_behind()
+    }
+
+    /// Does some of what a snapshot, or time, left to do with flows: no more than a batch of packets takes.
+    pub fn catch_up(&mut self, now: Instant, out: &mut impl Output) {
+        let millis = self.millis(now);
+        if let Some(retired) = self.nat.catch_up(millis) {
+            self.retired = Some(retired);
+        }
+        self.end_connections(now, out);
+    }
+
+    /// What a snapshot was taken up in place of, once everything follows the new one.
+    pub fn take_retired(&mut self) -> Option<Retired> {
+        self.retired.take()
+    }
+
+    fn finish_sweep(&mut self, now: Instant, out: &mut impl Output) {
+        while self.nat.is_sweeping() {
+            self.catch_up(now, out);
+        }
+    }
+
+    fn end_connections(&mut self, now: Instant, out: &mut impl Output) {
+        while let Some((flow, old)) = self.nat.take_ended() {
+            self.pass(now, out).reset_both(&flow, &old);
+        }
     }
 
     /// A frame a port sent, in `buf[HEADROOM..]`. The buffer's contents are used up.
@@ -113,6 +169,7 @@ impl Engine {
     ) {
         self.pass(now, out).frame(port, vnet, buf);
         self.release_held(now, out);
+        self.end_connections(now, out);
         self.count_lost();
     }
 
@@ -125,6 +182,7 @@ impl Engine {
             Err(reason) => self.drop_of(from, reason),
         }
         self.release_held(now, out);
+        self.end_connections(now, out);
         self.count_lost();
     }
 
@@ -162,12 +220,12 @@ impl Engine {
     /// Forgets what was silent for too long, and probes the paths to the peers. The datagrams that have arrived are to
     /// be handed in first: an answer among them is what a peer is judged by.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut impl Output) {
-        let now = self.millis(now);
-        self.seals.handle_timeout(now, out);
-        self.probes.handle_timeout(&mut self.seals, now, out);
+        let millis = self.millis(now);
+        self.seals.handle_timeout(millis, out);
+        self.probes.handle_timeout(&mut self.seals, millis, out);
         self.count_lost();
-        self.nat.expire(now);
-        for _ in 0..self.nat.fragments.expire(now) {
+        self.catch_up(now, out);
+        for _ in 0..self.nat.fragments.expire(millis) {
             self.counters.dropped(DropReason::FragmentOrphaned);
         }
     }

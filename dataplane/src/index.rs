@@ -12,9 +12,11 @@ use crate::tunnel::Way;
 use ipnet::Ipv4Net;
 use std::collections::hash_map::Entry;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 #[derive(Default)]
 pub(crate) struct Index {
+    snapshot: Arc<Snapshot>,
     networks: Vec<NetworkIndex>,
     by_vni: Map<u32, usize>,
     seats: Map<u32, Seat>,
@@ -72,8 +74,9 @@ pub(crate) struct ServiceIndex {
 }
 
 impl Index {
-    pub(crate) fn new(snapshot: &Snapshot) -> Self {
-        let mut index = Self { reserved: snapshot.reserved.clone(), ..Self::default() };
+    pub(crate) fn new(snapshot: Arc<Snapshot>) -> Self {
+        let mut index =
+            Self { reserved: snapshot.reserved.clone(), snapshot: snapshot.clone(), ..Self::default() };
         let mut pointers = 0;
         for network in &snapshot.networks {
             let at = index.networks.len();
@@ -118,8 +121,24 @@ impl Index {
         self.by_vni.get(&vni).map(|at| &self.networks[*at])
     }
 
-    pub(crate) fn networks(&self) -> &[NetworkIndex] {
-        &self.networks
+    /// What it was made of.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(crate) fn vnis(&self) -> impl Iterator<Item = u32> {
+        self.by_vni.keys().copied()
+    }
+
+    /// A network as the snapshot has it.
+    pub(crate) fn specified(&self, vni: u32) -> Option<&Network> {
+        self.by_vni.get(&vni).map(|at| &self.snapshot.networks[*at])
+    }
+
+    /// All services with their networks' VNIs, in the order of their pointers.
+    pub(crate) fn services(&self) -> impl Iterator<Item = (u32, &ServiceIndex)> {
+        let of = |network: &'_ NetworkIndex| network.vni.as_u32();
+        self.networks.iter().flat_map(move |network| network.services.iter().map(move |s| (of(network), s)))
     }
 
     /// Whether an address of a network is an endpoint that was in the same place under `old`. In another place it is

@@ -2,7 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper of a test may panic like the test itself")]
 
+#[path = "../benches/engine/frames.rs"]
+mod frames;
 mod identity;
+#[allow(dead_code, reason = "what only the bench asks")]
+#[path = "../benches/engine/lane.rs"]
+mod lane;
+#[path = "../benches/engine/paths.rs"]
+mod paths;
+#[path = "../benches/engine/world.rs"]
+mod world;
 
 use etherparse::PacketBuilder;
 use identity::{identity, public};
@@ -138,6 +147,21 @@ fn from_port() -> Vec<(VnetHdr, Vec<u8>)> {
         (plain, syn),
         (plain, stray),
     ]
+}
+
+/// The paths that the bench times, and in its steady state.
+#[test]
+fn no_path_allocates() {
+    for path in paths::all() {
+        for size in [frames::Size::Small, frames::Size::Large] {
+            let Some(mut lane) = path.lane(size) else { continue };
+            for batch in 1..=3 {
+                let took = lane.run_batch();
+                assert_eq!(took.allocations, 0, "{}", path.name);
+                lane.assert_lossless(batch * took.packets as u64);
+            }
+        }
+    }
 }
 
 #[test]

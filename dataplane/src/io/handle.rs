@@ -7,8 +7,9 @@ use super::worker::{Command, MAX_PORTS, PacketThread};
 use crate::ids::PortId;
 use crate::seal::Identity;
 use crate::snapshot::Snapshot;
-use crate::{Engine, Stats};
+use crate::{Engine, Indexer, Stats};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -36,7 +37,7 @@ pub struct Worker;
 
 /// Reaches the packet thread; clones reach the same one.
 ///
-/// Every call returns when the thread has done what was asked, which takes microseconds. They block: async
+/// Every call returns when the thread has done what was asked, which mostly takes microseconds. They block: async
 /// code on a busy runtime wraps them in `spawn_blocking`. When the last clone is dropped the thread ends and
 /// its TAPs and socket are closed.
 #[derive(Clone, Debug)]
@@ -92,6 +93,7 @@ impl Worker {
         let wake = Arc::new(wake);
         let (commands, inbox) = sync_channel(COMMAND_CAPACITY);
         let engine = Engine::new(config.seed, config.identity);
+        let indexer = Mutex::new(engine.indexer());
         let packets =
             PacketThread::new(engine, socket, config.port, inbox, wake.clone(), Box::new(on_silent))
                 .map_err(StartError::Thread)?;
@@ -99,7 +101,7 @@ impl Worker {
             .name("skep-packets".to_owned())
             .spawn(move || packets.run())
             .map_err(StartError::Thread)?;
-        let link = Link { commands, wake, thread: Mutex::new(Some(thread)) };
+        let link = Link { commands, wake, indexer, thread: Mutex::new(Some(thread)) };
         Ok(Handle { link: Arc::new(link) })
     }
 }
@@ -116,8 +118,13 @@ impl Handle {
     }
 
     /// Makes `snapshot` the truth of forwarding. A frame for a local port that has no TAP yet is dropped.
+    ///
+    /// Its tables are built and the old ones taken down here, which takes milliseconds in a large cluster: packets are
+    /// forwarded meanwhile.
     pub fn publish(&self, snapshot: Arc<Snapshot>) -> Result<(), WorkerGone> {
-        self.ask(|done| Command::Publish(snapshot, done))
+        let mut indexer = self.link.indexer.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared = Box::new(indexer.prepare(snapshot));
+        self.ask(|done| Command::Publish(prepared, done)).map(drop)
     }
 
     pub fn stats(&self) -> Result<WorkerStats, WorkerGone> {
@@ -137,11 +144,18 @@ impl Handle {
     }
 }
 
-#[derive(Debug)]
 struct Link {
     commands: SyncSender<Command>,
     wake: Arc<EventFd>,
+    /// Held until its snapshot is in force: each is prepared as the successor of the one before.
+    indexer: Mutex<Indexer>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
 }
 
 impl Link {

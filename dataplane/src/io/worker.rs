@@ -8,8 +8,7 @@ use super::send::SendBatch;
 use super::tap::Tap;
 use crate::ids::PortId;
 use crate::merge::{Merge, Offer};
-use crate::snapshot::Snapshot;
-use crate::{Engine, HEADROOM, Output, VnetHdr};
+use crate::{Engine, HEADROOM, Output, Prepared, Retired, VnetHdr};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
@@ -41,7 +40,7 @@ const COMMANDS: u64 = u64::MAX - 1;
 pub(super) enum Command {
     Attach(PortId, Tap, SyncSender<Result<(), AttachError>>),
     Detach(PortId, SyncSender<()>),
-    Publish(Arc<Snapshot>, SyncSender<()>),
+    Publish(Box<Prepared>, SyncSender<Retired>),
     Stats(SyncSender<WorkerStats>),
     Stop,
 }
@@ -55,6 +54,8 @@ pub(super) struct PacketThread {
     incoming: RecvBatch,
     merges: bool,
     frame: Box<[u8]>,
+    /// Who waits until everything follows a snapshot.
+    publisher: Option<SyncSender<Retired>>,
     stopping: bool,
 }
 
@@ -138,6 +139,7 @@ impl PacketThread {
             incoming: RecvBatch::new(),
             merges: FastPaths::chosen().merge,
             frame: vec![0; HEADROOM + FRAME_BYTES].into_boxed_slice(),
+            publisher: None,
             stopping: false,
         })
     }
@@ -161,6 +163,7 @@ impl PacketThread {
                 }
             }
             self.fire_timer();
+            self.catch_up();
             self.kernel.flush();
         }
     }
@@ -183,6 +186,18 @@ impl PacketThread {
         let is_empty = self.read_socket();
         if is_empty || overdue(self).is_some_and(|late| late >= TIMER_PATIENCE) {
             self.engine.handle_timeout(Instant::now(), &mut self.kernel);
+        }
+    }
+
+    /// Does a turn's share of what a snapshot left to do. Unlike the timer's work it waits for no empty socket.
+    fn catch_up(&mut self) {
+        if self.engine.is_behind() {
+            self.engine.catch_up(Instant::now(), &mut self.kernel);
+        }
+        if let Some(retired) = self.engine.take_retired()
+            && let Some(publisher) = self.publisher.take()
+        {
+            let _ = publisher.send(retired);
         }
     }
 
@@ -255,9 +270,9 @@ impl PacketThread {
                     self.detach(port);
                     let _ = done.send(());
                 }
-                Command::Publish(snapshot, done) => {
-                    self.engine.apply(snapshot, Instant::now(), &mut self.kernel);
-                    let _ = done.send(());
+                Command::Publish(prepared, publisher) => {
+                    self.engine.take_up(*prepared, Instant::now(), &mut self.kernel);
+                    self.publisher = Some(publisher);
                 }
                 Command::Stats(done) => {
                     let _ = done.send(self.stats());

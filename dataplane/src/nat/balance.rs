@@ -1,7 +1,8 @@
 //! Which backend gets the next new flow.
 
-use crate::hash::{Map, scramble};
+use crate::hash::scramble;
 use crate::index::{Index, ServiceIndex};
+use crate::prepared::Carried;
 use std::net::Ipv4Addr;
 
 /// One round-robin pointer per service.
@@ -18,23 +19,17 @@ impl Pointers {
     /// Keeps the pointers of the services that stay. A new service starts anywhere, depending on the seed, so
     /// that not every node sends its first client to the same backend. Where exactly shows at the first pick:
     /// a service comes before its backends.
-    pub(crate) fn follow(&mut self, old: &Index, new: &Index) {
-        let mut kept = Map::default();
-        for network in old.networks() {
-            for service in &network.services {
-                kept.insert((network.vni, service.vip), self.next[service.pointer]);
-            }
-        }
-        let mut next = Vec::new();
-        for network in new.networks() {
-            for service in &network.services {
-                let name = u64::from(network.vni.as_u32()) << 32 | u64::from(service.vip.to_bits());
-                // Half of the range is left for counting on.
-                let start = || (scramble(self.seed, name) >> 1) as usize;
-                next.push(kept.get(&(network.vni, service.vip)).copied().unwrap_or_else(start));
-            }
-        }
-        self.next = next;
+    pub(crate) fn follow(&mut self, carried: &Carried, new: &Index) {
+        // Half of the range is left for counting on.
+        let start = |vni: u32, vip: Ipv4Addr| {
+            (scramble(self.seed, u64::from(vni) << 32 | u64::from(vip.to_bits())) >> 1) as usize
+        };
+        let services = new.services().zip(&carried.services);
+        let next = services.map(|((vni, service), before)| match before {
+            Some(before) => self.next[*before],
+            None => start(vni, service.vip),
+        });
+        self.next = next.collect();
     }
 
     /// The backend whose turn it is. Whatever the list was before, n picks in a row from a list of n

@@ -9,10 +9,11 @@ mod balance;
 mod coverage;
 mod owners;
 mod queue;
+mod sweep;
 mod table;
 
 use crate::hash::scramble;
-use crate::index::{Index, NetworkIndex, ServiceIndex};
+use crate::index::{NetworkIndex, ServiceIndex};
 use crate::packet::{Packet, Transport};
 use crate::snapshot::L4;
 use crate::verdict::DropReason;
@@ -22,6 +23,7 @@ use flow::{Direction, Flow, Phase, Tuple};
 use fragments::Fragments;
 use icmp_error::Quoted;
 use std::net::Ipv4Addr;
+use sweep::Sweep;
 pub(crate) use table::CAPACITY as FLOW_CAPACITY;
 use table::{FlowId, FlowTable, NoRoom};
 
@@ -37,6 +39,12 @@ pub(crate) struct Nat {
     flows: FlowTable,
     pointers: Pointers,
     pub(crate) fragments: Fragments,
+    /// Under way since the last snapshot, until every flow was looked at.
+    sweep: Option<Sweep>,
+    /// TCP connections that a snapshot left without an end. Their ends have to be told.
+    ended: Vec<Flow>,
+    /// When it was found that there is more to do than is done at once.
+    backlog: Option<u64>,
 }
 
 impl Nat {
@@ -46,6 +54,9 @@ impl Nat {
             flows: FlowTable::new(seed, flow_capacity),
             pointers: Pointers::new(seed),
             fragments: Fragments::new(seed),
+            sweep: None,
+            ended: Vec::with_capacity(sweep::ENDED_PER_TURN),
+            backlog: None,
         }
     }
 
@@ -110,7 +121,7 @@ impl Nat {
             return None;
         }
         let tuple = Tuple::of(network.vni.as_u32(), &packet.ip, transport)?;
-        let id = self.flows.find_reverse(&tuple)?;
+        let id = self.find_reverse(&tuple)?;
         let via = self.flows.flow(id).via();
         self.pass(id, Direction::Reverse, packet, transport, now);
         Some(via)
@@ -136,7 +147,7 @@ impl Nat {
             Transport::Udp { .. } | Transport::Ping { .. } => true,
             Transport::Pong { .. } | Transport::IcmpError | Transport::Other => false,
         };
-        let is_taken = self.flows.find_reverse(&tuple.swapped()).is_some();
+        let is_taken = self.find_reverse(&tuple.swapped()).is_some();
         if !opens || !is_taken && !self.flows.has_room_for_direct() {
             return Ok(());
         }
@@ -177,61 +188,43 @@ impl Nat {
 
     /// An ICMP error on its way to a flow's client. `None`: it is about no flow.
     pub(crate) fn error_to_client(
-        &self,
+        &mut self,
         network: &NetworkIndex,
         packet: &mut Packet<'_>,
         quoted: &Quoted,
     ) -> Option<Option<Ipv4Addr>> {
         let answer = quoted.tuple(network.vni.as_u32()).swapped();
-        let flow = self.flows.flow(self.flows.find_reverse(&answer)?);
+        let id = self.find_reverse(&answer)?;
+        let flow = self.flows.flow(id);
         quoted.translate(packet, flow, Direction::Reverse);
         Some(flow.via())
     }
 
     /// An ICMP error on its way to a flow's backend, from a client behind `via`. Whether there is one.
     pub(crate) fn error_to_backend(
-        &self,
+        &mut self,
         network: &NetworkIndex,
         via: Option<Ipv4Addr>,
         packet: &mut Packet<'_>,
         quoted: &Quoted,
     ) -> bool {
         let question = quoted.tuple(network.vni.as_u32()).swapped();
-        let Some(id) = self.flows.find_forward(&question, via) else { return false };
+        let Some(id) = self.find_forward(&question, via) else { return false };
         quoted.translate(packet, self.flows.flow(id), Direction::Forward);
         true
     }
 
-    pub(crate) fn expire(&mut self, now: u64) {
-        self.flows.expire(now);
-    }
-
     /// In milliseconds.
     pub(crate) fn next_expiry(&self) -> Option<u64> {
-        let expiries = [self.flows.next_expiry(), self.fragments.next_expiry()];
+        // What is left over is due since its turn, and no longer: nobody takes it for a timer that came late.
+        let flows = self.backlog.or_else(|| self.flows.next_expiry());
+        let expiries = [flows, self.fragments.next_expiry()];
         expiries.into_iter().flatten().min()
-    }
-
-    /// Follows a new snapshot: forgets the flows that it leaves without an end, and returns the TCP
-    /// connections among them, whose ends have to be told.
-    pub(crate) fn follow(&mut self, old: &Index, new: &Index) -> Vec<Flow> {
-        self.pointers.follow(old, new);
-        let is_stranded = |id: &FlowId| !is_alive(self.flows.flow(*id), old, new);
-        let stranded: Vec<FlowId> = self.flows.ids().filter(is_stranded).collect();
-        let mut ended = Vec::new();
-        for id in stranded {
-            let flow = *self.flows.flow(id);
-            self.flows.remove(id);
-            if flow.protocol == ipv4::TCP && !flow.is_direct() && !flow.is_over() {
-                ended.push(flow);
-            }
-        }
-        ended
     }
 
     /// The flow a client's packet goes on with. A SYN where the last connection is over begins anew.
     fn continued(&mut self, tuple: &Tuple, via: Option<Ipv4Addr>, transport: &Transport) -> Option<FlowId> {
-        let id = self.flows.find_forward(tuple, via)?;
+        let id = self.find_forward(tuple, via)?;
         let reopens = matches!(transport, Transport::Tcp(segment) if segment.opens());
         if reopens && self.flows.flow(id).is_over() {
             self.flows.remove(id);
@@ -243,7 +236,7 @@ impl Nat {
     fn open(&mut self, mut flow: Flow, now: u64) -> Result<FlowId, DropReason> {
         // Nobody remembers a connection that was reset. One that was finished stays in TIME-WAIT, where a
         // kernel takes a new one only from the same client's clock: what came another way is another's.
-        if let Some(holder) = self.flows.find_reverse(&flow.reverse())
+        if let Some(holder) = self.find_reverse(&flow.reverse())
             && self.flows.flow(holder).phase() == Phase::Reset
         {
             self.flows.remove(holder);
@@ -256,15 +249,16 @@ impl Nat {
     }
 
     /// The client's own port, or another one where the reply could not be told from another flow's.
-    fn free_port(&self, flow: &Flow) -> Option<u16> {
+    fn free_port(&mut self, flow: &Flow) -> Option<u16> {
+        let seed = self.seed;
         let is_free = |port: &u16| {
             let answer = Flow { source_port: *port, ..*flow }.reverse();
             // Neither another flow's answer, nor what the backend itself asks this client.
-            self.flows.find_reverse(&answer).is_none() && self.flows.find_forward(&answer, None).is_none()
+            self.find_reverse(&answer).is_none() && self.find_forward(&answer, None).is_none()
         };
         let span = u64::from(u16::MAX - FIRST_CLIENT_PORT) + 1;
         let name = u64::from(flow.client.to_bits()) << 16 | u64::from(flow.client_port);
-        let other = |nth| FIRST_CLIENT_PORT + (scramble(self.seed ^ nth, name) % span) as u16;
+        let other = |nth| FIRST_CLIENT_PORT + (scramble(seed ^ nth, name) % span) as u16;
         std::iter::once(flow.client_port).chain((1..=PORT_ATTEMPTS).map(other)).find(is_free)
     }
 
@@ -289,19 +283,4 @@ fn published_port(tuple: &Tuple) -> Option<(L4, u16)> {
         ipv4::UDP => Some((L4::Udp, tuple.dst_port)),
         _ => None,
     }
-}
-
-/// Whether a flow still has the two ends it had under the snapshot before. An address that is elsewhere is somebody
-/// else's, who knows nothing of the flow.
-fn is_alive(flow: &Flow, old: &Index, new: &Index) -> bool {
-    let Some(network) = new.network(flow.vni) else { return false };
-    let has_client = match flow.via() {
-        None if network.subnet.contains(&flow.client) => new.is_where_it_was(old, flow.vni, flow.client),
-        via => network.host(via).is_some(),
-    };
-    let port = published_port(&flow.forward());
-    let is_through = |service: &ServiceIndex| flow.via().is_some() || service.vip == flow.service;
-    let is_served = flow.is_direct()
-        || network.services_of(flow.backend).any(|service| is_through(service) && service.is_open(port));
-    has_client && is_served && new.is_where_it_was(old, flow.vni, flow.backend)
 }

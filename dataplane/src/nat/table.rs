@@ -4,6 +4,9 @@
 //! last seen, and so per [owner](super::owners) those that may give way. All flows of a phase have the same timeout, so
 //! the head of each phase's queue is the next to expire. Whatever the table holds, finding a flow, making one and
 //! making room for one take a few steps.
+//!
+//! Among many flows those steps cost as much as the cache lines they touch: what a packet needs of a flow is in one, and
+//! the queues, which few packets move a flow in, are elsewhere.
 
 use super::flow::{Flow, Phase, Tuple};
 use super::owners::{OwnerId, Owners};
@@ -11,7 +14,7 @@ use super::queue::{Links, NONE, Queue};
 use crate::hash::scramble;
 use std::net::Ipv4Addr;
 
-/// Flows at once. A slot and its share of the buckets take 104 bytes, so this is 6.5 MiB from the start;
+/// Flows at once. A slot, its places in queues and its share of the buckets take 96 bytes, so this is 6 MiB from the start;
 /// a node with 100 tasks has 650 flows for each.
 pub(crate) const CAPACITY: usize = 1 << 16;
 
@@ -23,8 +26,23 @@ const LEFT_BY_DIRECT: usize = 2;
 const EVICTABLE_AFTER: [(Phase, u64); 2] =
     [(Phase::UdpStream, 30 * 1000), (Phase::Established, 15 * 60 * 1000)];
 
+/// A slot has so many buckets of each direction, so that most chains are one flow long.
+const BUCKETS_PER_SLOT: usize = 2;
+
+/// Flows that are forgotten at one call. What expires at once may have come at once, as a flood, and packets wait
+/// meanwhile: as many take less time than a batch of them.
+const EXPIRED_PER_TURN: usize = 128;
+
 /// Last-seen times are only kept this exact, in milliseconds, so that most packets write no queue.
-const GRANULARITY: u64 = 1000;
+fn granularity(phase: Phase) -> u64 {
+    match phase {
+        // A tenth of the silence that it takes to give way.
+        Phase::UdpStream => 3_000,
+        // Likewise, and a minute is enough.
+        Phase::Established => 60_000,
+        _ => 1_000,
+    }
+}
 
 /// A slot's number. Valid until the flow is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,26 +57,35 @@ pub(crate) enum NoRoom {
     Share,
 }
 
+/// One cache line.
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, align(64))]
 struct Slot {
     flow: Flow,
     /// Milliseconds since the engine's epoch.
     last_seen: u64,
+    /// Of an unused slot: the next of those.
     next_forward: u32,
     next_reverse: u32,
-    next_free: u32,
-    by_phase: Links,
-    /// Only of a tentative flow.
-    by_owner: Links,
     owner: OwnerId,
     phase: Phase,
     used: bool,
+    era: bool,
+}
+
+/// A slot's places in the queues.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Places {
+    by_phase: Links,
+    /// Only of a tentative flow.
+    by_owner: Links,
 }
 
 pub(crate) struct FlowTable {
     seed: u64,
     slots: Box<[Slot]>,
+    places: Box<[Places]>,
     forward: Box<[u32]>,
     reverse: Box<[u32]>,
     queues: [Queue; Phase::ALL.len()],
@@ -66,6 +93,8 @@ pub(crate) struct FlowTable {
     free: u32,
     used: usize,
     displaced: u64,
+    /// Flows that are not of it have to be looked at, because of what changed.
+    era: bool,
 }
 
 impl FlowTable {
@@ -85,19 +114,19 @@ impl FlowTable {
         let slot = |at: usize| Slot {
             flow: nobody,
             last_seen: 0,
-            next_forward: NONE,
+            next_forward: if at + 1 < capacity { at as u32 + 1 } else { NONE },
             next_reverse: NONE,
-            next_free: if at + 1 < capacity { at as u32 + 1 } else { NONE },
-            by_phase: Links::LOOSE,
-            by_owner: Links::LOOSE,
             owner,
             phase: Phase::Opening,
             used: false,
+            era: false,
         };
-        let buckets = vec![NONE; capacity.next_power_of_two()].into_boxed_slice();
+        let places = Places { by_phase: Links::LOOSE, by_owner: Links::LOOSE };
+        let buckets = vec![NONE; BUCKETS_PER_SLOT * capacity.next_power_of_two()].into_boxed_slice();
         Self {
             seed,
             slots: (0..capacity).map(slot).collect(),
+            places: vec![places; capacity].into_boxed_slice(),
             forward: buckets.clone(),
             reverse: buckets,
             queues: [Queue::EMPTY; Phase::ALL.len()],
@@ -105,6 +134,7 @@ impl FlowTable {
             free: if capacity > 0 { 0 } else { NONE },
             used: 0,
             displaced: 0,
+            era: false,
         }
     }
 
@@ -162,10 +192,11 @@ impl FlowTable {
         let forward = self.forward_bucket(&flow.forward(), flow.via());
         let reverse = self.reverse_bucket(&flow.reverse());
         let slot = &mut self.slots[at as usize];
-        self.free = slot.next_free;
+        self.free = slot.next_forward;
         slot.flow = flow;
         slot.owner = owner;
         slot.used = true;
+        slot.era = self.era;
         slot.next_forward = std::mem::replace(&mut self.forward[forward], at);
         slot.next_reverse = std::mem::replace(&mut self.reverse[reverse], at);
         self.used += 1;
@@ -178,7 +209,7 @@ impl FlowTable {
         let slot = &mut self.slots[id.0 as usize];
         change(&mut slot.flow);
         let phase = slot.flow.phase();
-        if phase != slot.phase || now.saturating_sub(slot.last_seen) >= GRANULARITY {
+        if phase != slot.phase || now.saturating_sub(slot.last_seen) >= granularity(phase) {
             self.dequeue(id.0);
             self.enqueue(id.0, phase, now);
         }
@@ -193,20 +224,26 @@ impl FlowTable {
         self.dequeue(id.0);
         let slot = &mut self.slots[id.0 as usize];
         slot.used = false;
-        slot.next_free = self.free;
+        slot.next_forward = self.free;
         self.free = id.0;
         self.used -= 1;
     }
 
-    /// Forgets what was silent for too long.
-    pub(crate) fn expire(&mut self, now: u64) {
+    /// Forgets what was silent for too long, or some of it: whether there is more.
+    pub(crate) fn expire(&mut self, now: u64) -> bool {
+        let mut left = EXPIRED_PER_TURN;
         for phase in Phase::ALL {
             while let Some((oldest, expiry)) = self.oldest(phase)
                 && expiry <= now
             {
+                if left == 0 {
+                    return true;
+                }
+                left -= 1;
                 self.remove(oldest);
             }
         }
+        false
     }
 
     /// When the next flow expires, in milliseconds.
@@ -214,10 +251,22 @@ impl FlowTable {
         Phase::ALL.iter().filter_map(|phase| Some(self.oldest(*phase)?.1)).min()
     }
 
-    /// Every flow, in the order of their slots.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = FlowId> + '_ {
-        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.used);
-        used.map(|(at, _)| FlowId(at as u32))
+    /// From here on every flow that is in the table has to be [confirmed](Self::confirm). All must have been.
+    pub(crate) fn begin_era(&mut self) {
+        self.era = !self.era;
+    }
+
+    pub(crate) fn is_confirmed(&self, id: FlowId) -> bool {
+        self.slots[id.0 as usize].era == self.era
+    }
+
+    pub(crate) fn confirm(&mut self, id: FlowId) {
+        self.slots[id.0 as usize].era = self.era;
+    }
+
+    /// The flow in the slot of this number, if one is. Numbers are below the capacity.
+    pub(crate) fn in_slot(&self, at: usize) -> Option<FlowId> {
+        self.slots[at].used.then_some(FlowId(at as u32))
     }
 
     fn oldest(&self, phase: Phase) -> Option<(FlowId, u64)> {
@@ -262,19 +311,19 @@ impl FlowTable {
         let owner = slot.owner;
         slot.phase = phase;
         slot.last_seen = now;
-        self.queues[phase as usize].push(&mut self.slots, at, |slot| &mut slot.by_phase);
+        self.queues[phase as usize].push(&mut self.places, at, |places| &mut places.by_phase);
         self.owners.add(owner, phase);
         if phase.is_tentative() {
-            self.owners.owner(owner).queue.push(&mut self.slots, at, |slot| &mut slot.by_owner);
+            self.owners.owner(owner).queue.push(&mut self.places, at, |places| &mut places.by_owner);
         }
     }
 
     fn dequeue(&mut self, at: u32) {
         let Slot { owner, phase, .. } = self.slots[at as usize];
-        self.queues[phase as usize].take(&mut self.slots, at, |slot| &mut slot.by_phase);
+        self.queues[phase as usize].take(&mut self.places, at, |places| &mut places.by_phase);
         self.owners.subtract(owner, phase);
         if phase.is_tentative() {
-            self.owners.owner(owner).queue.take(&mut self.slots, at, |slot| &mut slot.by_owner);
+            self.owners.owner(owner).queue.take(&mut self.places, at, |places| &mut places.by_owner);
         }
     }
 
@@ -346,7 +395,8 @@ mod tests {
 
     #[test]
     fn a_slot_and_its_buckets_take_what_the_capacity_says() {
-        assert!(size_of::<Slot>() + 2 * size_of::<u32>() <= 104, "{}", size_of::<Slot>());
+        let buckets = 2 * BUCKETS_PER_SLOT * size_of::<u32>();
+        assert_eq!(size_of::<Slot>() + size_of::<Places>() + buckets, 96);
     }
 
     fn established(table: &mut FlowTable, n: u16, now: u64) -> Result<FlowId, NoRoom> {
@@ -435,7 +485,7 @@ mod tests {
         assert_eq!(table.len(), ROOM / 5, "a quarter of what is left");
         assert!(!has(&table, 17_999) && has(&table, 18_000) && has(&table, 19_999));
         assert_eq!(table.displaced(), 18_000);
-        table.expire(19_999 + Phase::Opening.timeout());
+        while table.expire(19_999 + Phase::Opening.timeout()) {}
         assert_eq!((table.len(), table.next_expiry()), (0, None));
     }
 

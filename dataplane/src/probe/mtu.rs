@@ -41,7 +41,8 @@ const OPEN: usize = 48;
 struct Question {
     nonce: u64,
     size: u16,
-    at: u64,
+    /// The lower half of the time: every peer has many of these.
+    at: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,7 +217,7 @@ impl PathMtu {
     }
 
     pub(super) fn note_asked(&mut self, nonce: u64, size: u16, now: u64) {
-        self.open[self.asked % OPEN] = Question { nonce, size, at: now };
+        self.open[self.asked % OPEN] = Question { nonce, size, at: now as u32 };
         self.asked += 1;
     }
 
@@ -226,7 +227,7 @@ impl PathMtu {
             return false;
         };
         let Question { size, at, .. } = std::mem::take(question);
-        self.patience = (2 * now.saturating_sub(at)).clamp(PATIENCE, MAX_PATIENCE);
+        self.patience = (2 * u64::from((now as u32).wrapping_sub(at))).clamp(PATIENCE, MAX_PATIENCE);
         match self.phase {
             // A size that is no longer thought to arrive did: what was asked before the path changed.
             _ if size > self.most => {}

@@ -5,6 +5,7 @@ use super::{INTRODUCTION, PathStats, RETRY};
 use crate::hash::scramble;
 use crate::seal::SessionStats;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// Questions that may still be answered: 1.6 s of the closest there are. An older one's answer says nothing of now.
@@ -18,7 +19,7 @@ pub(super) struct Peer {
     pub(super) vtep: Ipv4Addr,
     pub(super) mtu: PathMtu,
     /// Nonces by the number of their question modulo [`OPEN`], until answered.
-    open: [Option<u64>; OPEN],
+    open: [Option<NonZeroU64>; OPEN],
     asked: u64,
     answered: u64,
     asked_at: u64,
@@ -95,13 +96,14 @@ impl Peer {
 
     pub(super) fn ask(&mut self, nonce: u64, now: u64) {
         self.asked += 1;
-        self.open[(self.asked % OPEN as u64) as usize] = Some(nonce);
+        self.open[(self.asked % OPEN as u64) as usize] = NonZeroU64::new(nonce);
         self.asked_at = now;
         self.is_missing = true;
     }
 
     /// `None`: it was not asked this, or has answered it already. `Some`: whether that ends its silence.
     pub(super) fn answer(&mut self, nonce: u64, now: u64) -> Option<bool> {
+        let nonce = NonZeroU64::new(nonce)?;
         let place = self.open.iter().position(|open| *open == Some(nonce))?;
         self.open[place] = None;
         let age = (self.asked + OPEN as u64 - place as u64) % OPEN as u64;

@@ -157,6 +157,8 @@ impl Seals {
         let own = self.noise.public();
         let mut keys = Set::default();
         let old = std::mem::take(&mut self.by_vtep);
+        self.peers.reserve_exact(peers.len());
+        self.by_vtep.reserve(peers.len());
         for peer in peers.iter().filter(|peer| peer.key != own) {
             if self.by_vtep.contains_key(&peer.vtep) || !keys.insert(peer.key) {
                 continue;

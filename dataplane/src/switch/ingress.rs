@@ -150,7 +150,11 @@ impl<O: Output> Pass<'_, O> {
         self.hop(network, packet, None)
     }
 
-    fn error_at_entry(&self, network: &NetworkIndex, packet: &mut Packet<'_>) -> Result<Verdict, DropReason> {
+    fn error_at_entry(
+        &mut self,
+        network: &NetworkIndex,
+        packet: &mut Packet<'_>,
+    ) -> Result<Verdict, DropReason> {
         let quoted = Quoted::parse(packet)?.ok_or(DropReason::IcmpErrorNoFlow)?;
         if let Some(via) = self.nat.error_to_client(network, packet, &quoted) {
             return self.hop(network, packet, via);

@@ -64,8 +64,7 @@ impl<O: Output> Pass<'_, O> {
         let transport = packet.transport()?;
         let via = if transport == Transport::IcmpError {
             self.error_to_vip(network, packet)?
-        } else if let Some(via) = self.nat.reply(network, packet, &transport, self.now) {
-            // A task that picked itself answers the VIP.
+        } else if let Some(via) = self.answer_to_itself(network, packet, &transport) {
             via
         } else {
             let result = self.nat.balance(network, service, packet, &transport, self.now);
@@ -76,8 +75,19 @@ impl<O: Output> Pass<'_, O> {
         self.hop(network, packet, via)
     }
 
+    /// A task that picked itself answers the VIP. Others are not looked for: among many flows a look costs much.
+    fn answer_to_itself(
+        &mut self,
+        network: &NetworkIndex,
+        packet: &mut Packet<'_>,
+        transport: &Transport,
+    ) -> Option<Option<Ipv4Addr>> {
+        let may_be = network.is_backend(packet.ip.src);
+        may_be.then(|| self.nat.reply(network, packet, transport, self.now)).flatten()
+    }
+
     fn error_to_vip(
-        &self,
+        &mut self,
         network: &NetworkIndex,
         packet: &mut Packet<'_>,
     ) -> Result<Option<Ipv4Addr>, DropReason> {

@@ -126,7 +126,7 @@ impl Node {
 
     fn wait(&mut self, time: Duration) {
         self.now += time;
-        if self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
+        while self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
             self.engine.handle_timeout(self.now, &mut self.out);
         }
     }

@@ -18,6 +18,7 @@ mod paths;
 mod refusals;
 mod silence;
 mod sim;
+mod sweep;
 mod switch;
 mod vip;
 

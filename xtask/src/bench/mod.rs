@@ -4,6 +4,7 @@
 //! them alike. What is told are medians, their spread, and ratios.
 
 mod ask;
+mod engine;
 mod kernel;
 mod local;
 mod mesh;
@@ -59,6 +60,7 @@ const BENCHES: &[Bench] = &[
     Bench { name: "overlay", run: overlay::run },
     Bench { name: "local", run: local::run },
     Bench { name: "mesh", run: mesh::run },
+    Bench { name: "engine", run: engine::run },
 ];
 
 /// `cargo xtask bench [NAME|all] [--rounds N] [--peers]`
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused_with_what_there_is() {
         let refused = |words: &[&str]| format!("{:#}", parse(words).err().unwrap());
-        assert!(refused(&["overlai"]).contains("there are `overlay`"));
+        assert!(refused(&["overlai"]).contains("there are `overlay`, "));
         assert!(refused(&[]).contains("`all`"));
         assert!(refused(&["overlay", "--rounds"]).contains("whole number"));
         assert!(refused(&["overlay", "--rounds", "2"]).contains("3 or more"));

@@ -36,15 +36,36 @@ impl Samples {
         }
     }
 
-    /// A table in Markdown: medians with their spread, and behind each the ratios to the baselines' medians.
+    /// Tables in Markdown, one for all figures of the same contestants: medians with their spread, and behind each the
+    /// ratios to the baselines' medians.
     pub(super) fn print(&self) {
-        let contestants = self.contestants();
-        println!("\n| | {} |", contestants.join(" | "));
-        println!("|---|{}", "---|".repeat(contestants.len()));
-        for what in self.figures() {
-            let cells: Vec<_> = contestants.iter().map(|contestant| self.cell(contestant, what)).collect();
-            println!("| {what} | {} |", cells.join(" | "));
+        for (contestants, figures) in self.tables() {
+            println!("\n| | {} |", contestants.join(" | "));
+            println!("|---|{}", "---|".repeat(contestants.len()));
+            for what in figures {
+                let cells: Vec<_> =
+                    contestants.iter().map(|contestant| self.cell(contestant, what)).collect();
+                println!("| {what} | {} |", cells.join(" | "));
+            }
         }
+    }
+
+    /// Contestants that are asked in part the same share a table.
+    fn tables(&self) -> Vec<(Vec<&str>, Vec<&str>)> {
+        let mut tables: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
+        for what in self.figures() {
+            let asked: Vec<_> = self.of(what).into_iter().map(|(contestant, _)| contestant).collect();
+            let known =
+                tables.iter_mut().find(|(all, _)| asked.iter().any(|contestant| all.contains(contestant)));
+            match known {
+                Some((all, figures)) => {
+                    *all = distinct(all.iter().copied().chain(asked));
+                    figures.push(what);
+                }
+                None => tables.push((asked, vec![what])),
+            }
+        }
+        tables
     }
 
     pub(super) fn figures(&self) -> Vec<&str> {
@@ -149,6 +170,15 @@ mod tests {
         assert_eq!(even.spread(), [1.0, 3.0, 9.0]);
         let json: Value = serde_json::from_str(&samples.json("overlay", 3).unwrap()).unwrap();
         assert_eq!(json["overlay"]["ours"]["speed"]["samples"], json!([4.0, 6.0, 100.0]));
+    }
+
+    #[test]
+    fn contestants_that_share_no_figure_share_no_table() {
+        let mut samples = Samples::default();
+        for (contestant, what) in [("a", "x"), ("b", "x"), ("a", "y"), ("c", "z")] {
+            samples.add(contestant, what, 1.0);
+        }
+        assert_eq!(samples.tables(), [(vec!["a", "b"], vec!["x", "y"]), (vec!["c"], vec!["z"])]);
     }
 
     #[test]
