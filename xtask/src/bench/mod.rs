@@ -3,10 +3,14 @@
 //! Rounds are interleaved: each asks every contestant everything once, so that what else the machine does meets all of
 //! them alike. What is told are medians, their spread, and ratios.
 
+mod ask;
+mod kernel;
+mod local;
 mod overlay;
 mod plot;
 mod quiet;
 mod report;
+mod serve;
 
 use crate::interrupt::Interrupt;
 use crate::lab;
@@ -50,7 +54,8 @@ struct Bench {
     run: fn(&Asked) -> Result<Samples>,
 }
 
-const BENCHES: &[Bench] = &[Bench { name: "overlay", run: overlay::run }];
+const BENCHES: &[Bench] =
+    &[Bench { name: "overlay", run: overlay::run }, Bench { name: "local", run: local::run }];
 
 /// `cargo xtask bench [NAME|all] [--rounds N] [--peers]`
 pub(crate) fn command(words: &[&str]) -> Result<()> {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How long joined nodes may take to be ready.
 const READY: Duration = Duration::from_secs(30);
 /// Programs that tasks run.
-const TASK_PROGRAMS: &[&str] = &["visitor-counter", "prober", "flow"];
+const TASK_PROGRAMS: &[&str] = &["visitor-counter", "prober", "flow", "load"];
 
 /// What a lab needs besides itself: Debian's packages and the build of Skep. Minutes the first time.
 pub(crate) fn prepare() -> Result<()> {

@@ -1,7 +1,4 @@
-//! Two ends on two hosts: the kernel's vxlan, and Skep's networks, plain and with each cipher.
-//!
-//! The kernel's and Skep's ends are containers: network namespaces with an interface of their own. All of them share
-//! the same two processors, and so do the programs that ask and answer.
+//! Two containers on two hosts: the kernel's vxlan, and Skep's networks, plain and with each cipher.
 //!
 //! Everybody is asked on two underlays. Skep sends segments that the underlay cuts, as the kernel does; a veth cuts
 //! nothing, so both get for nothing what a wire makes somebody do. The second underlay has the kernel do it. Nobody is
@@ -9,8 +6,6 @@
 //!
 //! With `--peers`, [others' tunnels](peers) are asked what makes sense there, on the first underlay.
 
-mod ask;
-mod contestant;
 mod kernel;
 mod peers;
 mod site;
@@ -18,12 +13,15 @@ mod skep;
 mod underlay;
 
 use super::Asked;
+use super::ask::{self, Question};
 use super::report::Samples;
-use anyhow::Result;
-use ask::Question;
-use contestant::Contestant;
-use site::Site;
+use anyhow::{Context, Result};
+use site::{Contestant, Site};
 use underlay::Underlay;
+
+const TCP: [Question; 2] = [Question::Tcp { streams: 1 }, Question::Tcp { streams: 4 }];
+const TCP_BACK: [Question; 2] = [Question::TcpBack { streams: 1 }, Question::TcpBack { streams: 4 }];
+const SMALL: [Question; 3] = [Question::SmallDatagrams, Question::PingPong, Question::Ping];
 
 pub(super) fn run(asked: &Asked) -> Result<Samples> {
     if asked.peers {
@@ -32,10 +30,14 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
     let site = Site::build(asked)?;
     let mut samples = Samples::default();
     asked.each_round(|| {
-        ask(&site.contestants, &Question::ALL, "", asked, &mut samples)?;
-        ask(&site.peers, &Question::OF_PEERS, "", asked, &mut samples)?;
+        for questions in [TCP.as_slice(), &TCP_BACK, &SMALL] {
+            ask_all(&site.contestants, questions, "", asked, &mut samples)?;
+        }
+        for questions in [TCP.as_slice(), &SMALL] {
+            ask_all(&site.peers, questions, "", asked, &mut samples)?;
+        }
         site.lay(Underlay::WireLike)?;
-        ask(&site.contestants, &Question::TCP, "wire-like: ", asked, &mut samples)?;
+        ask_all(&site.contestants, &TCP, "wire-like: ", asked, &mut samples)?;
         site.lay(Underlay::Veth)
     })?;
     weigh(&site, &mut samples)?;
@@ -43,7 +45,7 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
     Ok(samples)
 }
 
-fn ask(
+fn ask_all(
     whom: &[Contestant],
     questions: &[Question],
     underlay: &str,
@@ -53,7 +55,10 @@ fn ask(
     for contestant in whom {
         for question in questions {
             asked.interrupt.check()?;
-            for (what, figure) in question.ask(contestant)? {
+            for (what, figure) in question
+                .ask(&contestant.pair)
+                .with_context(|| format!("{}: {question:?}", contestant.name))?
+            {
                 samples.add(&contestant.name, &format!("{underlay}{what}"), figure);
             }
         }
@@ -64,7 +69,7 @@ fn ask(
 /// At the end, when everything has grown that grows.
 fn weigh(site: &Site, samples: &mut Samples) -> Result<()> {
     for contestant in site.contestants.iter().chain(&site.peers) {
-        if let Some(mebibytes) = contestant.agent_mebibytes()? {
+        if let Some(mebibytes) = ask::agent_mebibytes(&contestant.pair.agents)? {
             samples.add(&contestant.name, "an agent's memory at the end, MiB", mebibytes);
         }
     }

@@ -1,10 +1,10 @@
 //! Where it is measured: labs of two hosts, and everybody who connects them.
 
-use super::contestant::Contestant;
 use super::skep::{self, Network};
 use super::underlay::Underlay;
 use super::{kernel, peers};
 use crate::bench::Asked;
+use crate::bench::ask::Pair;
 use crate::lab::{self, Lab, UpOptions};
 use anyhow::Result;
 
@@ -27,6 +27,12 @@ const NETWORKS: [(usize, Network); 3] = [
     (1, Network { contestant: "sealed, AES-256-GCM", name: "sealed", is_sealed: true, subnet: "10.78.1" }),
 ];
 
+/// One way to connect two containers.
+pub(super) struct Contestant {
+    pub(super) name: String,
+    pub(super) pair: Pair,
+}
+
 /// Its labs go with it.
 pub(super) struct Site {
     labs: Vec<Lab>,
@@ -47,10 +53,10 @@ impl Site {
             lab::up(&lab, &options)?;
             site.labs.push(lab);
         }
-        site.contestants.push(kernel::connect(&site.labs[0])?);
+        site.contestants.push(kernel::connect(&site.labs[0], &asked.interrupt)?);
         for (lab, network) in &NETWORKS {
             asked.interrupt.check()?;
-            site.contestants.push(skep::connect(&site.labs[*lab], network)?);
+            site.contestants.push(skep::connect(&site.labs[*lab], network, &asked.interrupt)?);
         }
         if asked.peers {
             site.peers = peers::connect(&site.labs[0], &asked.interrupt)?;

@@ -1,8 +1,10 @@
-//! Skep's networks, each with a container on either host.
+//! Skep's networks between two hosts.
 
-use super::contestant::{Contestant, End};
+use super::site::Contestant;
+use crate::bench::ask::{self, Pair};
+use crate::interrupt::Interrupt;
 use crate::lab::Lab;
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 /// A network of a lab's cluster.
 pub(super) struct Network {
@@ -14,18 +16,18 @@ pub(super) struct Network {
     pub(super) subnet: &'static str,
 }
 
-pub(super) fn connect(lab: &Lab, network: &Network) -> Result<Contestant> {
+pub(super) fn connect(lab: &Lab, network: &Network, interrupt: &Interrupt) -> Result<Contestant> {
     let Network { contestant, name, is_sealed, subnet } = network;
-    lab.node(1).run(&format!(
+    let hosts = [lab.node(1), lab.node(2)];
+    hosts[0].run(&format!(
         "skep network create --driver overlay --attachable --subnet {subnet}.0/24 --opt encrypted={is_sealed} {name}"
     ))?;
-    let mut agents = Vec::new();
-    for number in [1, 2] {
-        let host = lab.node(number);
+    for (host, address) in hosts.iter().zip(2..) {
         host.run(&format!("ip netns add {name}"))?;
-        host.run(&format!("skep attach {name} --netns /run/netns/{name} --ip {subnet}.{}", number + 1))?;
-        agents.push(host.daemon_pid()?.context("no skepd runs")?);
+        host.run(&format!("skep attach {name} --netns /run/netns/{name} --ip {subnet}.{address}"))?;
     }
-    let ends = [1, 2].map(|number| End { host: lab.node(number), netns: Some(*name) });
-    Contestant::new((*contestant).to_owned(), ends, format!("{subnet}.3"), agents)
+    let (server, agents) = (format!("{subnet}.3"), ask::skepds(&hosts)?);
+    ask::start_servers(&hosts[1], name, &server, interrupt)?;
+    let pair = Pair { host: lab.node(1), netns: (*name).to_owned(), server, agents };
+    Ok(Contestant { name: (*contestant).to_owned(), pair })
 }

@@ -1,7 +1,6 @@
 //! Other userspace tunnels between the same two hosts, all of them sealed.
 //!
-//! Their ends are the hosts' own namespaces, each at an interface of its own: to put containers behind them would cost
-//! them a bridge that Skep needs none of. Each has the largest MTU that fits its packets into the underlay's 1500 bytes
+//! Their interfaces are in containers, as Skep's are, without anything in between. Each has the largest MTU that fits its packets into the underlay's 1500 bytes
 //! and the cipher that it chooses by itself. Their programs are Debian's, or crates.io's built here; Debian's that are
 //! far behind upstream say so in their names.
 //!
@@ -15,7 +14,7 @@ mod program;
 mod tinc;
 mod wireguard;
 
-use super::contestant::Contestant;
+use super::site::Contestant;
 use crate::interrupt::Interrupt;
 use crate::lab::Lab;
 use anyhow::Result;

@@ -2,7 +2,7 @@
 
 use super::place::Place;
 use super::program::Program;
-use crate::bench::overlay::contestant::Contestant;
+use crate::bench::overlay::site::Contestant;
 use crate::program::run;
 use anyhow::{Context, Result};
 use std::fs;
@@ -27,9 +27,12 @@ pub(super) fn connect(place: &Place<'_>, program: &Program) -> Result<Contestant
         agents.push(place.start(number, &[path, "-config", file.to_str().context("a path in UTF-8")?])?);
     }
     for number in [1, 2] {
-        // It gives its interface the certificate's address itself.
-        let bound = place.address(number);
-        place.until(number, &["sh", "-c", r#"ip -4 addr show | grep -qF "inet $0/""#, &bound])?;
+        // Whatever it sets up itself it has, then.
+        place.until(
+            number,
+            &["sh", "-c", r#"ip -4 addr show | grep -qF "inet $0/""#, &place.address(number)],
+        )?;
+        place.set_up(number, MTU)?;
     }
     place.contestant(&program.name, MTU, agents)
 }

@@ -1,6 +1,7 @@
 //! Where a tunnel is: its interface, addresses, port and files on both hosts.
 
-use crate::bench::overlay::contestant::{Contestant, End};
+use crate::bench::ask::{self, Pair};
+use crate::bench::overlay::site::Contestant;
 use crate::interrupt::Interrupt;
 use crate::lab::{Host, Lab};
 use crate::program::run_in_reach;
@@ -102,23 +103,33 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    /// Gives the interface its address, once it exists.
+    /// Moves the interface into a container, once it exists, and sets it up there.
     pub(super) fn set_up(&self, number: usize, mtu: u16) -> Result<()> {
-        let (interface, address) = (self.interface(), format!("{}/24", self.address(number)));
-        self.until(number, &["ip", "link", "set", &interface, "mtu", &mtu.to_string(), "up"])?;
-        self.run(number, &["ip", "addr", "add", &address, "dev", &interface]).map(drop)
+        let interface = self.interface();
+        self.until(number, &["ip", "link", "show", &interface])?;
+        let host = self.host(number);
+        for line in [
+            format!("ip netns add {interface}"),
+            format!("ip link set {interface} netns {interface}"),
+            format!("ip -n {interface} addr add {}/24 dev {interface}", self.address(number)),
+            format!("ip -n {interface} link set {interface} mtu {mtu} up"),
+        ] {
+            host.run(&line)?;
+        }
+        Ok(())
     }
 
     /// Once the tunnel carries packets as large as its MTU.
     pub(super) fn contestant(&self, name: &str, mtu: u16, agents: Vec<u32>) -> Result<Contestant> {
-        let server = self.address(2);
+        let (netns, server) = (self.interface(), self.address(2));
         // Without the headers of IP and ICMP.
         let size = (mtu - 28).to_string();
-        self.until(1, &["ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", &size, &server]).with_context(
-            || format!("{name} does not connect its ends; the other one says:\n{}", self.said(2)),
-        )?;
-        let ends = [1, 2].map(|number| End { host: self.host(number), netns: None });
-        Contestant::new(name.to_owned(), ends, server, agents)
+        let ping = ["ping", "-n", "-c", "1", "-W", "1", "-M", "do", "-s", &size, &server];
+        self.until(1, &[["ip", "netns", "exec", &netns].as_slice(), &ping].concat()).with_context(|| {
+            format!("{name} does not connect its ends; the other one says:\n{}", self.said(2))
+        })?;
+        ask::start_servers(&self.host(2), &netns, &server, self.interrupt)?;
+        Ok(Contestant { name: name.to_owned(), pair: Pair { host: self.host(1), netns, server, agents } })
     }
 
     fn log(&self, number: usize) -> PathBuf {

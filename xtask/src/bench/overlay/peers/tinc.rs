@@ -2,7 +2,7 @@
 
 use super::place::Place;
 use super::program::Program;
-use crate::bench::overlay::contestant::Contestant;
+use crate::bench::overlay::site::Contestant;
 use crate::program::run;
 use anyhow::{Context, Result};
 use std::fs;
