@@ -6,6 +6,7 @@
 mod ask;
 mod kernel;
 mod local;
+mod mesh;
 mod overlay;
 mod plot;
 mod quiet;
@@ -54,8 +55,11 @@ struct Bench {
     run: fn(&Asked) -> Result<Samples>,
 }
 
-const BENCHES: &[Bench] =
-    &[Bench { name: "overlay", run: overlay::run }, Bench { name: "local", run: local::run }];
+const BENCHES: &[Bench] = &[
+    Bench { name: "overlay", run: overlay::run },
+    Bench { name: "local", run: local::run },
+    Bench { name: "mesh", run: mesh::run },
+];
 
 /// `cargo xtask bench [NAME|all] [--rounds N] [--peers]`
 pub(crate) fn command(words: &[&str]) -> Result<()> {
