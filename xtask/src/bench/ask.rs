@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// In seconds, for each.
 const TIME: u32 = 2;
+/// In seconds. Whoever has lost its peer may wait for it much longer.
+const LONGEST: u32 = 20;
 /// Their defaults.
 const IPERF_PORT: u16 = 5201;
 const SOCKPERF_PORT: u16 = 11111;
@@ -26,7 +28,8 @@ pub(super) struct Pair {
 impl Pair {
     /// Runs a program in the first container.
     pub(super) fn run(&self, line: &str) -> Result<String> {
-        self.host.run(&format!("ip netns exec {} {line}", self.netns))
+        // Not in a process group of its own: Ctrl-C ends it.
+        self.host.run(&format!("ip netns exec {} timeout --foreground {LONGEST} {line}", self.netns))
     }
 }
 
@@ -47,11 +50,9 @@ pub(super) fn agent_seconds(agents: &[u32]) -> Result<f64> {
     agents.iter().map(|agent| quiet::seconds(*agent).context("an agent has ended")).sum()
 }
 
-/// What the largest of these processes has in memory. None: there are none.
-pub(super) fn agent_mebibytes(agents: &[u32]) -> Result<Option<f64>> {
-    let resident = |agent: &u32| quiet::mebibytes(*agent).context("an agent has ended");
-    let resident: Vec<f64> = agents.iter().map(resident).collect::<Result<_>>()?;
-    Ok(resident.into_iter().reduce(f64::max))
+/// What the largest of these processes has in memory. None: none of them runs.
+pub(super) fn agent_mebibytes(agents: &[u32]) -> Option<f64> {
+    agents.iter().filter_map(|agent| quiet::mebibytes(*agent)).reduce(f64::max)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

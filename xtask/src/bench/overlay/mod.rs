@@ -13,7 +13,7 @@ mod skep;
 mod underlay;
 
 use super::Asked;
-use super::ask::{self, Question};
+use super::ask::{Question, agent_mebibytes};
 use super::report::Samples;
 use anyhow::{Context, Result};
 use site::{Contestant, Site};
@@ -30,48 +30,51 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
     let site = Site::build(asked)?;
     let mut samples = Samples::default();
     asked.each_round(|| {
-        for questions in [TCP.as_slice(), &TCP_BACK, &SMALL] {
-            ask_all(&site.contestants, questions, "", asked, &mut samples)?;
+        for (contestant, question) in each(&site.contestants, &[&TCP, &TCP_BACK, &SMALL]) {
+            asked.interrupt.check()?;
+            ask(contestant, question, "", &mut samples)?;
         }
-        for questions in [TCP.as_slice(), &SMALL] {
-            ask_all(&site.peers, questions, "", asked, &mut samples)?;
+        for (peer, question) in each(&site.peers, &[&TCP, &SMALL]) {
+            asked.interrupt.check()?;
+            // What others' programs can't do costs nobody else's figures.
+            if let Err(error) = ask(peer, question, "", &mut samples) {
+                eprintln!("no figure: {error:#}");
+            }
         }
         site.lay(Underlay::WireLike)?;
-        ask_all(&site.contestants, &TCP, "wire-like: ", asked, &mut samples)?;
+        for (contestant, question) in each(&site.contestants, &[&TCP]) {
+            asked.interrupt.check()?;
+            ask(contestant, question, "wire-like: ", &mut samples)?;
+        }
         site.lay(Underlay::Veth)
     })?;
-    weigh(&site, &mut samples)?;
+    weigh(&site, &mut samples);
     site.tear_down()?;
     Ok(samples)
 }
 
-fn ask_all(
-    whom: &[Contestant],
-    questions: &[Question],
-    underlay: &str,
-    asked: &Asked,
-    samples: &mut Samples,
-) -> Result<()> {
-    for contestant in whom {
-        for question in questions {
-            asked.interrupt.check()?;
-            for (what, figure) in question
-                .ask(&contestant.pair)
-                .with_context(|| format!("{}: {question:?}", contestant.name))?
-            {
-                samples.add(&contestant.name, &format!("{underlay}{what}"), figure);
-            }
-        }
+/// Everybody with every question.
+fn each<'a>(
+    whom: &'a [Contestant],
+    questions: &'a [&[Question]],
+) -> impl Iterator<Item = (&'a Contestant, Question)> {
+    let questions = || questions.iter().copied().flatten().copied();
+    whom.iter().flat_map(move |contestant| questions().map(move |question| (contestant, question)))
+}
+
+fn ask(whom: &Contestant, question: Question, underlay: &str, samples: &mut Samples) -> Result<()> {
+    let figures = question.ask(&whom.pair).with_context(|| format!("{} to {question:?}", whom.name))?;
+    for (what, figure) in figures {
+        samples.add(&whom.name, &format!("{underlay}{what}"), figure);
     }
     Ok(())
 }
 
 /// At the end, when everything has grown that grows.
-fn weigh(site: &Site, samples: &mut Samples) -> Result<()> {
+fn weigh(site: &Site, samples: &mut Samples) {
     for contestant in site.contestants.iter().chain(&site.peers) {
-        if let Some(mebibytes) = ask::agent_mebibytes(&contestant.pair.agents)? {
+        if let Some(mebibytes) = agent_mebibytes(&contestant.pair.agents) {
             samples.add(&contestant.name, "an agent's memory at the end, MiB", mebibytes);
         }
     }
-    Ok(())
 }
