@@ -11,6 +11,9 @@ use crate::wire::{checksum, ethernet, ipv4, put_u16, tcp, u16_at, u32_at, udp};
 /// An IPv4 packet of this size, in bytes, and its Ethernet header.
 const LARGEST: usize = 65_535 + ethernet::HEADER_LEN;
 
+/// A kernel refuses a super-frame of more datagrams (UDP_MAX_SEGMENTS of include/linux/udp.h: 128, 64 before Linux 6.9).
+const MOST_DATAGRAMS: usize = 64;
+
 const IP_AT: usize = ethernet::HEADER_LEN;
 const TRANSPORT_AT: usize = IP_AT + ipv4::MIN_HEADER_LEN;
 
@@ -102,6 +105,7 @@ impl Merge {
             || (next.is_tcp, next.headers) != (self.shape.is_tcp, self.shape.headers)
             || next.payload > self.size
             || self.len + next.payload > LARGEST
+            || (!next.is_tcp && self.count == MOST_DATAGRAMS)
         {
             return false;
         }

@@ -24,7 +24,7 @@ usage: cargo xtask COMMAND
   test       everything that is checked; with --nightly, 10,000 seeds of the engine's simulation
   planted    bugs planted in a copy of the packet engine, each to be found by its simulation
   fuzz [TARGET] [--seconds N]   every parser (or one) against inputs nobody thought of
-  bench [overlay|local|mesh] [--rounds N]   side by side with the kernel and others";
+  bench [overlay|local|mesh|all] [--rounds N] [--peers]   side by side with the kernel, and with other userspace tunnels";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

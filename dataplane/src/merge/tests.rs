@@ -83,7 +83,7 @@ proptest! {
         payload in prop::collection::vec(any::<u8>(), 101..20_000),
         is_partial in any::<bool>(),
     ) {
-        prop_assume!(payload.len() > size);
+        prop_assume!(payload.len() > size && (is_tcp || payload.len() <= size * MOST_DATAGRAMS));
         let flags = if has_psh { tcp::ACK | tcp::PSH } else { tcp::ACK };
         let sent = super_frame(is_tcp, flags, options, &payload);
         let header = vnet(is_tcp, size);
@@ -186,6 +186,18 @@ fn after_a_push_or_a_short_one_nothing_more_is_put_on() {
         }
         assert_eq!(merge.offer(PORT, true, header, &next(tcp::ACK, 300)[ROOM..]), Offer::Waits);
     }
+}
+
+#[test]
+fn datagrams_are_put_together_to_no_more_than_a_kernel_takes() {
+    let payload = vec![7; 64 * (2 * MOST_DATAGRAMS + 1)];
+    let frames = cut(&mut super_frame(false, 0, 0, &payload), vnet(false, 64), Sums::Partial);
+    let datagrams = |(vnet, frame): &(VnetHdr, Vec<u8>)| {
+        let payload = frame.len() - TRANSPORT_AT - udp::HEADER_LEN;
+        if vnet.gso_size == 0 { 1 } else { payload / usize::from(vnet.gso_size) }
+    };
+    let merged: Vec<usize> = merge_all(&frames).iter().map(datagrams).collect();
+    assert_eq!(merged, [MOST_DATAGRAMS, MOST_DATAGRAMS, 1]);
 }
 
 #[test]

@@ -8,24 +8,28 @@ use serde_json::Value;
 
 /// In seconds, for each.
 const TIME: u32 = 2;
+/// In seconds. Whoever has lost its peer may wait for it much longer.
+const LONGEST: u32 = 20;
 /// Their defaults.
 const IPERF_PORT: u16 = 5201;
 const SOCKPERF_PORT: u16 = 11111;
 
 /// Two containers: programs run in one, the other has the servers.
-pub(super) struct Pair<'a> {
+pub(super) struct Pair {
     pub(super) host: Host,
     /// The namespace programs run in.
-    pub(super) netns: &'a str,
+    pub(super) netns: String,
     /// The other container's address.
-    pub(super) server: &'a str,
-    /// Whose `skepd` moves what is between the two. None: the kernel's work, which is everybody's.
-    pub(super) agents: Vec<Host>,
+    pub(super) server: String,
+    /// The processes that move what is between the two. None: the kernel's work, which is everybody's.
+    pub(super) agents: Vec<u32>,
 }
 
-impl Pair<'_> {
-    fn run(&self, line: &str) -> Result<String> {
-        self.host.run(&format!("ip netns exec {} {line}", self.netns))
+impl Pair {
+    /// Runs a program in the first container.
+    pub(super) fn run(&self, line: &str) -> Result<String> {
+        // Not in a process group of its own: Ctrl-C ends it.
+        self.host.run(&format!("ip netns exec {} timeout --foreground {LONGEST} {line}", self.netns))
     }
 }
 
@@ -36,13 +40,19 @@ pub(super) fn start_servers(host: &Host, netns: &str, address: &str, interrupt: 
     serve::start(host, netns, &sockperf, ("udp", SOCKPERF_PORT), interrupt)
 }
 
-/// Seconds of processor that the `skepd` of all these hosts have used.
-pub(super) fn agent_seconds(hosts: &[Host]) -> Result<f64> {
-    let seconds = |host: &Host| {
-        let pid = host.daemon_pid()?.context("no skepd runs")?;
-        quiet::seconds(pid).context("skepd has ended")
-    };
-    hosts.iter().map(seconds).sum()
+/// The `skepd` of each host.
+pub(super) fn skepds(hosts: &[Host]) -> Result<Vec<u32>> {
+    hosts.iter().map(|host| host.daemon_pid()?.context("no skepd runs")).collect()
+}
+
+/// Seconds of processor that all these processes have used.
+pub(super) fn agent_seconds(agents: &[u32]) -> Result<f64> {
+    agents.iter().map(|agent| quiet::seconds(*agent).context("an agent has ended")).sum()
+}
+
+/// What the largest of these processes has in memory. None: none of them runs.
+pub(super) fn agent_mebibytes(agents: &[u32]) -> Option<f64> {
+    agents.iter().filter_map(|agent| quiet::mebibytes(*agent)).reduce(f64::max)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +60,9 @@ pub(super) enum Question {
     Tcp {
         streams: u32,
     },
-    TcpReverse,
+    TcpBack {
+        streams: u32,
+    },
     SmallDatagrams,
     Ping,
     /// A datagram there and one back, over and over.
@@ -59,20 +71,13 @@ pub(super) enum Question {
 
 impl Question {
     /// Each figure by its name.
-    pub(super) fn ask(self, pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+    pub(super) fn ask(self, pair: &Pair) -> Result<Vec<(String, f64)>> {
         match self {
-            Self::Tcp { streams } => {
-                let before = agent_seconds(&pair.agents)?;
-                let answer = iperf(pair, &format!("--parallel {streams}"))?;
-                let used = agent_seconds(&pair.agents)? - before;
-                let (gigabits, bytes) = received(&answer)?;
-                let per_gigabyte = used / (bytes / 1e9);
-                Ok(match streams {
-                    1 => vec![(TCP_1, gigabits), (CPU_1, per_gigabyte)],
-                    _ => vec![(TCP_4, gigabits), (CPU_4, per_gigabyte)],
-                })
+            Self::Tcp { streams } => tcp(pair, streams),
+            Self::TcpBack { streams } => {
+                let answer = iperf(pair, &format!("--parallel {streams} --reverse"))?;
+                Ok(vec![(format!("TCP, {} back, Gbit/s", counted(streams)), received(&answer)?.0)])
             }
-            Self::TcpReverse => Ok(vec![(TCP_REVERSE, received(&iperf(pair, "--reverse")?)?.0)]),
             Self::SmallDatagrams => small_datagrams(pair),
             Self::Ping => ping(pair),
             Self::PingPong => ping_pong(pair),
@@ -80,18 +85,23 @@ impl Question {
     }
 }
 
-pub(super) const TCP_1: &str = "TCP, 1 stream, Gbit/s";
-pub(super) const TCP_4: &str = "TCP, 4 streams, Gbit/s";
-const TCP_REVERSE: &str = "TCP, 1 stream back, Gbit/s";
-const CPU_1: &str = "agents' CPU-s per GB, 1 stream";
-const CPU_4: &str = "agents' CPU-s per GB, 4 streams";
-const UDP_64: &str = "UDP, 64 bytes, 1,000 received a second";
-const PING_50: &str = "ping, median, µs";
-const PING_99: &str = "ping, 99th of 100, µs";
-const UDP_50: &str = "UDP there and back, median, µs";
-const UDP_99: &str = "UDP there and back, 99th of 100, µs";
+fn tcp(pair: &Pair, streams: u32) -> Result<Vec<(String, f64)>> {
+    let before = agent_seconds(&pair.agents)?;
+    let answer = iperf(pair, &format!("--parallel {streams}"))?;
+    let used = agent_seconds(&pair.agents)? - before;
+    let (gigabits, bytes) = received(&answer)?;
+    let streams = counted(streams);
+    Ok(vec![
+        (format!("TCP, {streams}, Gbit/s"), gigabits),
+        (format!("agents' CPU-s per GB, {streams}"), used / (bytes / 1e9)),
+    ])
+}
 
-fn iperf(pair: &Pair<'_>, options: &str) -> Result<Value> {
+fn counted(streams: u32) -> String {
+    if streams == 1 { "1 stream".to_owned() } else { format!("{streams} streams") }
+}
+
+fn iperf(pair: &Pair, options: &str) -> Result<Value> {
     let line = format!("iperf3 --client {} --time {TIME} --json {options}", pair.server);
     Ok(serde_json::from_str(&pair.run(&line)?)?)
 }
@@ -104,26 +114,26 @@ fn received(answer: &Value) -> Result<(f64, f64)> {
 }
 
 /// As fast as one sender can; what counts is what arrives.
-fn small_datagrams(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+fn small_datagrams(pair: &Pair) -> Result<Vec<(String, f64)>> {
     let answer = iperf(pair, "--udp --bitrate 0 --length 64")?;
     let sum = &answer["end"]["sum"];
     let number = |name: &str| sum[name].as_f64().with_context(|| format!("iperf3 says no {name}: {answer}"));
     let arrived = number("packets")? - number("lost_packets")?;
-    Ok(vec![(UDP_64, arrived / number("seconds")? / 1e3)])
+    Ok(vec![("UDP, 64 bytes, 1,000 received a second".to_owned(), arrived / number("seconds")? / 1e3)])
 }
 
-fn ping(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+fn ping(pair: &Pair) -> Result<Vec<(String, f64)>> {
     let said = pair.run(&format!("ping -n -i 0.002 -c 500 {}", pair.server))?;
     let time = |line: &str| line.split("time=").nth(1)?.split(' ').next()?.parse::<f64>().ok();
     let mut times: Vec<f64> = said.lines().filter_map(time).collect();
     times.sort_by(f64::total_cmp);
     let at = |part: f64| times.get((times.len() as f64 * part) as usize).map(|millis| millis * 1e3);
     let (median, late) = at(0.5).zip(at(0.99)).context("nobody answered the ping")?;
-    Ok(vec![(PING_50, median), (PING_99, late)])
+    Ok(vec![("ping, median, µs".to_owned(), median), ("ping, 99th of 100, µs".to_owned(), late)])
 }
 
 /// The next datagram leaves when the answer to the last has come.
-fn ping_pong(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
+fn ping_pong(pair: &Pair) -> Result<Vec<(String, f64)>> {
     let line = format!(
         "sockperf ping-pong --ip {} --port {SOCKPERF_PORT} --time {TIME} --msg-size 64 --full-rtt --no-rdtsc",
         pair.server
@@ -134,5 +144,8 @@ fn ping_pong(pair: &Pair<'_>) -> Result<Vec<(&'static str, f64)>> {
         let micros = line.and_then(|line| line.rsplit('=').next()?.trim().parse::<f64>().ok());
         micros.with_context(|| format!("sockperf says no percentile {part}: {said}"))
     };
-    Ok(vec![(UDP_50, at("50.000")?), (UDP_99, at("99.000")?)])
+    Ok(vec![
+        ("UDP there and back, median, µs".to_owned(), at("50.000")?),
+        ("UDP there and back, 99th of 100, µs".to_owned(), at("99.000")?),
+    ])
 }

@@ -66,22 +66,21 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
 }
 
 fn measure(host: &Host, asked: &Asked) -> Result<Samples> {
+    let mut pairs = Vec::new();
     for contestant in &CONTESTANTS {
         asked.interrupt.check()?;
         contestant.connect(host)?;
         let [_, server] = contestant.addresses;
         ask::start_servers(host, &contestant.netns(1), server, &asked.interrupt)?;
+        pairs.push((contestant.name, contestant.pair(host)?));
     }
     let mut samples = Samples::default();
     asked.each_round(|| {
-        for contestant in &CONTESTANTS {
-            let (netns, [_, server]) = (contestant.netns(0), contestant.addresses);
-            let agents = contestant.is_encrypted.map_or(Vec::new(), |_| vec![host.clone()]);
-            let pair = Pair { host: host.clone(), netns: &netns, server, agents };
+        for (name, pair) in &pairs {
             for question in QUESTIONS {
                 asked.interrupt.check()?;
-                for (what, figure) in question.ask(&pair)? {
-                    samples.add(contestant.name, what, figure);
+                for (what, figure) in question.ask(pair)? {
+                    samples.add(name, &what, figure);
                 }
             }
         }
@@ -93,6 +92,13 @@ fn measure(host: &Host, asked: &Asked) -> Result<Samples> {
 impl Contestant {
     fn netns(&self, number: usize) -> String {
         format!("{}{number}", self.network)
+    }
+
+    fn pair(&self, host: &Host) -> Result<Pair> {
+        let hosts: &[Host] = if self.is_encrypted.is_some() { std::slice::from_ref(host) } else { &[] };
+        let [_, server] = self.addresses;
+        let agents = ask::skepds(hosts)?;
+        Ok(Pair { host: host.clone(), netns: self.netns(0), server: server.to_owned(), agents })
     }
 
     fn connect(&self, host: &Host) -> Result<()> {

@@ -74,7 +74,10 @@ pub(crate) fn command(words: &[&str]) -> Result<()> {
     let asked = Asked { rounds, peers, interrupt: Interrupt::watch()? };
     for bench in benches {
         println!("\n== {}", bench.name);
-        let samples = (bench.run)(&asked).with_context(|| format!("the bench `{}` failed", bench.name))?;
+        let samples = (bench.run)(&asked);
+        // What Ctrl-C did to a program that ran is not worth telling.
+        asked.interrupt.check()?;
+        let samples = samples.with_context(|| format!("the bench `{}` failed", bench.name))?;
         samples.print();
         keep(bench.name, rounds, &samples)?;
     }

@@ -23,7 +23,8 @@ pub(super) fn bars(name: &str, samples: &Samples, file: &Path) -> Result<()> {
         let _ = writeln!(script, "set title {}", quoted(figure));
         let mut block = String::new();
         for (at, (contestant, [low, median, high])) in samples.of(figure).into_iter().enumerate() {
-            let _ = writeln!(block, "{at} {median} {low} {high} {}", quoted(contestant));
+            // In data, only these quotes keep words together.
+            let _ = writeln!(block, "{at} {median} {low} {high} \"{contestant}\"");
         }
         let _ = write!(script, "$data << EOD\n{block}EOD\nset xtics rotate by -20 font ',8'\n");
         script.push_str(

@@ -58,3 +58,10 @@ fn used(process: u32) -> Option<(String, u64)> {
 pub(super) fn seconds(process: u32) -> Option<f64> {
     Some(used(process)?.1 as f64 / TICKS_A_SECOND)
 }
+
+/// What a process has in memory (VmRSS of proc_pid_status(5)).
+pub(super) fn mebibytes(process: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
+    Some(resident.trim().parse::<f64>().ok()? / 1024.0)
+}

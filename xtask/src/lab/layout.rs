@@ -46,8 +46,8 @@ impl Lab {
         PathBuf::from(format!("/var/tmp/skep-lab-{}", self.name))
     }
 
-    /// The namespace the underlay's bridge is in.
-    pub(super) fn underlay_netns(&self) -> String {
+    /// The namespace the underlay's bridge is in, with a port called like each host.
+    pub(crate) fn underlay_netns(&self) -> String {
         format!("{}-net", self.name)
     }
 

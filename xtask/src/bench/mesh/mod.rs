@@ -12,7 +12,7 @@ mod balancers;
 mod site;
 
 use super::Asked;
-use super::ask::agent_seconds;
+use super::ask::{agent_seconds, skepds};
 use super::report::Samples;
 use crate::packages;
 use anyhow::{Context, Result};
@@ -71,7 +71,7 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
 
 /// As many as there can be; returns how many failed, as the others do.
 fn connections(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
-    let agents = site.agents(whom)?;
+    let agents = skepds(&site.agents(whom)?)?;
     let before = agent_seconds(&agents)?;
     let answer = site.load(whom, "connections", TIME, PARALLEL)?;
     let used = agent_seconds(&agents)? - before;
