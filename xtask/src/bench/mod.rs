@@ -3,6 +3,7 @@
 //! Rounds are interleaved: each asks every contestant everything once, so that what else the machine does meets all of
 //! them alike. What is told are medians, their spread, and ratios.
 
+mod dns;
 mod overlay;
 mod plot;
 mod quiet;
@@ -50,7 +51,8 @@ struct Bench {
     run: fn(&Asked) -> Result<Samples>,
 }
 
-const BENCHES: &[Bench] = &[Bench { name: "overlay", run: overlay::run }];
+const BENCHES: &[Bench] =
+    &[Bench { name: "dns", run: dns::run }, Bench { name: "overlay", run: overlay::run }];
 
 /// `cargo xtask bench [NAME|all] [--rounds N] [--peers]`
 pub(crate) fn command(words: &[&str]) -> Result<()> {
@@ -123,7 +125,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused_with_what_there_is() {
         let refused = |words: &[&str]| format!("{:#}", parse(words).err().unwrap());
-        assert!(refused(&["overlai"]).contains("there are `overlay`"));
+        assert!(refused(&["overlai"]).contains("`overlay`"));
         assert!(refused(&[]).contains("`all`"));
         assert!(refused(&["overlay", "--rounds"]).contains("whole number"));
         assert!(refused(&["overlay", "--rounds", "2"]).contains("3 or more"));
