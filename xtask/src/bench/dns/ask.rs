@@ -10,13 +10,15 @@ const TIME: u32 = 2;
 /// Questions a second that leave every contestant, and the machine, at ease: a busy container asks as many.
 const EASE: u32 = 5_000;
 /// That each asker has outstanding when they ask as fast as they can.
-const OUTSTANDING: u32 = 16;
+const OUTSTANDING: u32 = 8;
 
 const EASE_PER_CORE: &str = "1,000 a core-second, 5,000 a second asked";
 const EASE_50: &str = "median at 5,000 a second, µs";
 const EASE_99: &str = "99th of 100 at 5,000 a second, µs";
-const FLOOD: &str = "1,000 a second, 8 askers";
-const FLOOD_PER_CORE: &str = "1,000 a core-second, 8 askers";
+const ONE_SOCKET: [&str; 2] =
+    ["1,000 a second, 16 askers with a socket each", "1,000 a core-second, 16 askers with a socket each"];
+const MANY_SOCKETS: [&str; 2] =
+    ["1,000 a second, 16 askers with 8 sockets each", "1,000 a core-second, 16 askers with 8 sockets each"];
 
 type Figures = Vec<(&'static str, f64)>;
 
@@ -63,10 +65,24 @@ pub(super) fn at_ease(site: &Site, whom: &Contestant) -> Result<Figures> {
     Ok(vec![(EASE_PER_CORE, latencies.len() as f64 / used / 1e3), (EASE_50, median), (EASE_99, late)])
 }
 
-/// All askers as fast as they can.
+/// All askers as fast as they can, each from one socket, as asynchronous resolver libraries do (c-ares, forwarders).
 pub(super) fn flood(site: &Site, whom: &Contestant) -> Result<Figures> {
+    flood_from(site, whom, 1, ONE_SOCKET)
+}
+
+/// From a socket for each question that is outstanding, as the C library's resolver does in each thread.
+pub(super) fn flood_from_many(site: &Site, whom: &Contestant) -> Result<Figures> {
+    flood_from(site, whom, OUTSTANDING, MANY_SOCKETS)
+}
+
+fn flood_from(
+    site: &Site,
+    whom: &Contestant,
+    sockets: u32,
+    [all, per_core]: [&'static str; 2],
+) -> Result<Figures> {
     let before = whom.seconds()?;
-    let options = format!("-l {TIME} -q {OUTSTANDING}");
+    let options = format!("-l {TIME} -q {OUTSTANDING} -c {sockets}");
     let said = thread::scope(|scope| {
         let ask = |asker| dnsperf(site, whom, asker, &options);
         let askers: Vec<_> = (1..=ASKERS).map(|asker| scope.spawn(move || ask(asker))).collect();
@@ -79,7 +95,7 @@ pub(super) fn flood(site: &Site, whom: &Contestant) -> Result<Figures> {
         answered += number(&said, "Queries completed:")?;
         a_second += number(&said, "Queries per second:")?;
     }
-    Ok(vec![(FLOOD, a_second / 1e3), (FLOOD_PER_CORE, answered / used / 1e3)])
+    Ok(vec![(all, a_second / 1e3), (per_core, answered / used / 1e3)])
 }
 
 /// Nothing may be lost, and no answer be an error.

@@ -43,7 +43,7 @@ fn measure(site: &mut Site, asked: &Asked) -> Result<Samples> {
     let mut samples = Samples::against(&baselines);
     asked.each_round(|| {
         for contestant in site.contestants() {
-            for question in [ask::at_ease, ask::flood] {
+            for question in [ask::at_ease, ask::flood, ask::flood_from_many] {
                 asked.interrupt.check()?;
                 let figures = question(site, contestant)
                     .with_context(|| format!("{} did not do as it should", contestant.name))?;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Where everybody listens, as in a container of Skep's.
 pub(super) const AT: &str = "127.0.0.11";
 /// That ask at once. Each may ask Skep 20,000 questions a second: so many that this limit is not what is measured.
-pub(super) const ASKERS: usize = 8;
+pub(super) const ASKERS: usize = 16;
 
 /// How long tasks may take to be in DNS, or a daemon to answer.
 const READY: Duration = Duration::from_secs(30);
