@@ -6,7 +6,7 @@
 //! upstreams becomes a task, after it got one of the container's places.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
+use crate::batch::{self, Outgoing};
 use crate::counters::{Counting, count};
 use crate::decide::{Decision, decide};
 use crate::forward;
@@ -75,29 +76,53 @@ impl Container {
 
     async fn serve_udp(self: Arc<Self>, socket: Arc<UdpSocket>) {
         let mut forwards = JoinSet::new();
-        let mut buffer = vec![0; MAX_QUESTION];
+        let mut unsent = Vec::new();
         let mut turn = 0;
         loop {
-            let (len, from) = tokio::select! {
-                received = socket.recv_from(&mut buffer) => match received {
-                    Ok(received) => received,
-                    Err(error) => { self.rest("UDP", error).await; continue }
-                },
+            let ready = tokio::select! {
+                ready = socket.readable() => ready,
                 Some(_) = forwards.join_next() => continue,
             };
-            match self.step(&buffer[..len], Transport::Udp) {
-                Step::Send(reply) => self.send(&socket, &reply, from).await,
-                Step::Forward(question, place) => {
-                    let (this, socket) = (Arc::clone(&self), Arc::clone(&socket));
-                    forwards.spawn(async move {
-                        let reply = this.forward(&question, place).await;
-                        this.send(&socket, &reply, from).await;
-                    });
+            let served = ready.and_then(|()| {
+                batch::serve(&socket, &mut unsent, |bytes, from| {
+                    self.answer_datagram(bytes, from, &socket, &mut forwards)
+                })
+            });
+            let questions = match served {
+                Ok(questions) => questions,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => {
+                    self.rest("UDP", error).await;
+                    continue;
                 }
-                Step::Nothing => {}
+            };
+            for Outgoing { bytes, to } in unsent.drain(..) {
+                self.send(&socket, &bytes, to).await;
             }
-            self.take_turns(&mut turn).await;
+            self.take_turns(questions, &mut turn).await;
         }
+    }
+
+    /// None: nothing to say, or not yet.
+    fn answer_datagram(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        from: SocketAddrV4,
+        socket: &Arc<UdpSocket>,
+        forwards: &mut JoinSet<()>,
+    ) -> Option<Vec<u8>> {
+        match self.step(bytes, Transport::Udp) {
+            Step::Send(reply) => return Some(reply),
+            Step::Forward(question, place) => {
+                let (this, socket) = (Arc::clone(self), Arc::clone(socket));
+                forwards.spawn(async move {
+                    let reply = this.forward(&question, place).await;
+                    this.send(&socket, &reply, from).await;
+                });
+            }
+            Step::Nothing => {}
+        }
+        None
     }
 
     async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
@@ -117,7 +142,7 @@ impl Container {
                 }
                 Err(_) => count(&self.counting().too_many_connections),
             }
-            self.take_turns(&mut turn).await;
+            self.take_turns(1, &mut turn).await;
         }
     }
 
@@ -141,13 +166,13 @@ impl Container {
             if !matches!(timeout(idle, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
                 return count(&self.counting().unsendable);
             }
-            self.take_turns(&mut turn).await;
+            self.take_turns(1, &mut turn).await;
         }
     }
 
     fn step(&self, bytes: &[u8], transport: Transport) -> Step {
         let (records, view) = (self.shared.records.load(), self.view.load());
-        match decide(bytes, transport, &records, &view, |query| self.turns.next(query)) {
+        match decide(bytes, transport, &records, &view, |key| self.turns.next(key)) {
             Decision::Reply(reply, outcome) => {
                 self.counting().count_outcome(outcome);
                 Step::Send(reply)
@@ -189,21 +214,22 @@ impl Container {
         }
     }
 
-    async fn send(&self, socket: &UdpSocket, reply: &[u8], to: SocketAddr) {
+    async fn send(&self, socket: &UdpSocket, reply: &[u8], to: SocketAddrV4) {
         if let Err(error) = socket.send_to(reply, to).await {
             count(&self.counting().unsendable);
             tracing::debug!(container = %self.id, %error, "a DNS answer can't be delivered");
         }
     }
 
-    /// After each question: lets others have the thread, and waits where the container asks faster than it may.
-    async fn take_turns(&self, turn: &mut u32) {
-        if let Some(wait) = self.pace.take(self.shared.start.elapsed()) {
+    /// After so many questions: lets others have the thread, and waits where the container asks faster than it may.
+    async fn take_turns(&self, questions: u32, turn: &mut u32) {
+        if let Some(wait) = self.pace.take(questions, self.shared.start.elapsed()) {
             count(&self.counting().throttled);
             return sleep(wait).await;
         }
-        *turn = (*turn + 1) % QUESTIONS_PER_TURN;
-        if *turn == 0 {
+        *turn += questions;
+        if *turn >= QUESTIONS_PER_TURN {
+            *turn = 0;
             yield_now().await;
         }
     }

@@ -1,10 +1,12 @@
 //! What is to be done with a message a container sent. Pure: the whole server but for sockets and clocks.
 
-use hickory_proto::op::{Query, ResponseCode};
+use hickory_proto::op::ResponseCode;
+use hickory_proto::rr::RecordType;
 
 use crate::message::{Question, Rejected, Transport, Unfit};
+use crate::plain;
 use crate::records::Records;
-use crate::resolver::{Answer, Resolution, resolve};
+use crate::resolver::{Answer, Resolution, key, resolve};
 use crate::view::View;
 
 #[derive(Clone, Debug)]
@@ -31,20 +33,38 @@ pub enum Outcome {
     Unfit(Unfit),
 }
 
-/// `turn` says which of several records of a name comes first.
+/// `turn` says which of several records of a name, given as its key, comes first.
 pub fn decide(
     bytes: &[u8],
     transport: Transport,
     records: &Records,
     view: &View,
-    turn: impl FnOnce(&Query) -> u32,
+    turn: impl Fn(&str) -> u32,
+) -> Decision {
+    match plain::answer(bytes, transport, records, view, &turn) {
+        Some((reply, outcome)) => Decision::Reply(reply, outcome),
+        None => decide_any(bytes, transport, records, view, turn),
+    }
+}
+
+/// The whole of it, for every message there is.
+pub(crate) fn decide_any(
+    bytes: &[u8],
+    transport: Transport,
+    records: &Records,
+    view: &View,
+    turn: impl Fn(&str) -> u32,
 ) -> Decision {
     let question = match Question::parse(bytes, transport) {
         Ok(question) => question,
         Err(Rejected::Reply(reply, unfit)) => return Decision::Reply(reply, Outcome::Unfit(unfit)),
         Err(Rejected::Drop) => return Decision::Drop,
     };
-    let (code, answer, outcome) = match resolve(&question.query, records, view, turn(&question.query)) {
+    let turn = match question.query.query_type() {
+        RecordType::A | RecordType::SRV => turn(&key(question.query.name())),
+        _ => 0,
+    };
+    let (code, answer, outcome) = match resolve(&question.query, records, view, turn) {
         Resolution::Forward if !view.upstreams.is_empty() => return Decision::Forward(question),
         Resolution::Forward => (ResponseCode::ServFail, Answer::default(), Outcome::NoUpstreams),
         Resolution::NoSuchName => (ResponseCode::NXDomain, Answer::default(), Outcome::NoSuchName),

@@ -7,6 +7,7 @@
 //! [`decide`](decide::decide) says what to do with a message and does no I/O. [`Server`] owns the sockets; which container asks is known by the socket the
 //! question came in on, so no question can reach another container's networks.
 
+mod batch;
 pub mod config;
 mod container;
 mod counters;
@@ -17,6 +18,7 @@ mod log;
 pub mod message;
 mod pace;
 mod places;
+mod plain;
 pub mod records;
 pub mod resolver;
 mod reverse;

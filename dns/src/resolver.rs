@@ -46,16 +46,18 @@ pub struct Answer {
 }
 
 /// What a name is in a zone.
-enum Known<'a> {
+pub(crate) enum Known<'a> {
     Addresses(&'a [Ipv4Addr]),
     Service(&'a [Instance], &'a Zone),
 }
 
 /// `turn` selects which of several records comes first: consecutive turns go round.
 pub fn resolve(query: &Query, records: &Records, view: &View, turn: u32) -> Resolution {
-    let zones = || view.zones.iter().filter_map(|id| records.zones.get(id));
-    match reverse::look_up(query.name(), zones()) {
-        Some(Reverse::Named(name)) => {
+    match reverse::look_up(query.name().iter(), zones(records, view)) {
+        Some(Reverse::Named { host, network }) => {
+            let Ok(name) = Name::from_ascii(format!("{host}.{network}.")) else {
+                return Resolution::NoSuchName;
+            };
             return Resolution::Answer(only(match query.query_type() {
                 RecordType::PTR | RecordType::ANY => vec![record(query, RData::PTR(PTR(name)))],
                 _ => Vec::new(),
@@ -66,7 +68,7 @@ pub fn resolve(query: &Query, records: &Records, view: &View, turn: u32) -> Reso
         None => {}
     }
     // ANY gets what there is, one set of records (RFC 8482 §4.1).
-    match (lookup(&key(query.name()), zones()), query.query_type()) {
+    match (lookup(&key(query.name()), zones(records, view)), query.query_type()) {
         (None, _) => Resolution::Forward,
         (Some(Known::Addresses(addresses)), RecordType::A | RecordType::ANY) => {
             let answers = in_turn(addresses, turn).map(|ip| record(query, RData::A(A(*ip))));
@@ -77,6 +79,11 @@ pub fn resolve(query: &Query, records: &Records, view: &View, turn: u32) -> Reso
         }
         (Some(_), _) => Resolution::Answer(Answer::default()),
     }
+}
+
+/// What a container sees, in its order.
+pub(crate) fn zones<'a>(records: &'a Records, view: &'a View) -> impl Iterator<Item = &'a Zone> + Clone {
+    view.zones.iter().filter_map(|id| records.zones.get(id))
 }
 
 /// The form the records' keys have: lower case, no trailing dot. A label with a dot or a non-ASCII byte in it comes
@@ -91,7 +98,7 @@ pub fn key(name: &Name) -> String {
 }
 
 /// Plain names of every zone come before `<name>.<network>` of any, in the zones' order.
-fn lookup<'a>(key: &str, zones: impl Iterator<Item = &'a Zone> + Clone) -> Option<Known<'a>> {
+pub(crate) fn lookup<'a>(key: &str, zones: impl Iterator<Item = &'a Zone> + Clone) -> Option<Known<'a>> {
     let mut plain = zones.clone().filter_map(|zone| known(zone, key));
     plain.next().or_else(|| {
         let mut qualified = zones.filter_map(|zone| known(zone, strip_network(key, &zone.name)?));
@@ -125,7 +132,7 @@ fn service(query: &Query, instances: &[Instance], zone: &Zone, turn: u32) -> Ans
     answer
 }
 
-fn in_turn<T>(all: &[T], turn: u32) -> impl Iterator<Item = &T> {
+pub(crate) fn in_turn<T>(all: &[T], turn: u32) -> impl Iterator<Item = &T> {
     let first = (turn as usize).checked_rem(all.len()).unwrap_or(0);
     all[first..].iter().chain(&all[..first])
 }

@@ -2,32 +2,34 @@
 
 use std::net::Ipv4Addr;
 
-use hickory_proto::rr::Name;
 use ipnet::Ipv4Net;
 
 use crate::records::Zone;
 
 /// What a network knows about a reverse name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reverse {
-    /// `<name>.<network>.`
-    Named(Name),
+pub(crate) enum Reverse<'a> {
+    /// `<host>.<network>.`
+    Named { host: &'a str, network: &'a str },
     /// Above addresses of the network, without a record of its own.
     Range,
     /// Of an address of the network that has no name, or below an address.
     Nameless,
 }
 
-/// None: no business of these networks.
-pub(crate) fn look_up<'a>(asked: &Name, zones: impl Iterator<Item = &'a Zone> + Clone) -> Option<Reverse> {
+/// Of the labels of a name. None: no business of these networks.
+pub(crate) fn look_up<'a, 'l>(
+    asked: impl DoubleEndedIterator<Item = &'l [u8]>,
+    zones: impl Iterator<Item = &'a Zone> + Clone,
+) -> Option<Reverse<'a>> {
     let (range, is_below) = range(asked)?;
     let address = range.addr();
     let is_address = range.prefix_len() == 32;
     if is_address && !is_below {
-        let name =
-            |zone: &Zone| Name::from_ascii(format!("{}.{}.", zone.reverse.get(&address)?, zone.name)).ok();
-        if let Some(name) = zones.clone().find_map(name) {
-            return Some(Reverse::Named(name));
+        let named =
+            |zone: &'a Zone| Some(Reverse::Named { host: zone.reverse.get(&address)?, network: &zone.name });
+        if let Some(named) = zones.clone().find_map(named) {
+            return Some(named);
         }
     }
     let mut subnets = zones.filter_map(|zone| zone.subnet);
@@ -39,8 +41,8 @@ pub(crate) fn look_up<'a>(asked: &Name, zones: impl Iterator<Item = &'a Zone> + 
 
 /// The addresses a reverse name is about, and whether it has labels below them: services are looked for at such
 /// (`b._dns-sd._udp.0.1.0.10.in-addr.arpa.`, RFC 6763 §11).
-fn range(name: &Name) -> Option<(Ipv4Net, bool)> {
-    let mut labels = name.iter().rev();
+fn range<'l>(labels: impl DoubleEndedIterator<Item = &'l [u8]>) -> Option<(Ipv4Net, bool)> {
+    let mut labels = labels.rev();
     let is =
         |label: Option<&[u8]>, word: &str| label.is_some_and(|l| l.eq_ignore_ascii_case(word.as_bytes()));
     if !is(labels.next(), "arpa") || !is(labels.next(), "in-addr") {

@@ -3,11 +3,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hickory_proto::op::Query;
-use hickory_proto::rr::RecordType;
-
-use crate::resolver::key;
-
 /// Names share a counter beyond this many, which only makes their order less even. One counter for all names would
 /// let questions that alternate (A and AAAA of one name, A of two names) always meet the same turn.
 const SLOTS: usize = 64;
@@ -26,11 +21,9 @@ impl Default for Turns {
 }
 
 impl Turns {
-    pub(crate) fn next(&self, query: &Query) -> u32 {
-        if !matches!(query.query_type(), RecordType::A | RecordType::SRV) {
-            return 0;
-        }
-        let slot = self.hasher.hash_one(key(query.name())) as usize % SLOTS;
+    /// By the name's key.
+    pub(crate) fn next(&self, key: &str) -> u32 {
+        let slot = self.hasher.hash_one(key) as usize % SLOTS;
         self.slots[slot].fetch_add(1, Ordering::Relaxed)
     }
 }

@@ -4,10 +4,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use skep_dns::records::Records;
 use skep_dns::{AttachError, Server, ServerConfig, View};
@@ -151,6 +152,38 @@ async fn a_large_service_is_told_whole_over_tcp() {
     let mut got = addresses(&whole);
     got.sort();
     assert_eq!((whole.metadata.truncation, got), (false, all));
+}
+
+/// Whether they are alike and go out together, are too large for that, or are each of its own length.
+#[tokio::test]
+async fn questions_that_wait_together_are_answered_each_by_itself() {
+    const QUESTIONS: u16 = 18;
+    let (server, at) = serving(view(&["b"], &[])).await;
+    let many: Vec<_> = (0..200).map(ip).collect();
+    let zone = support::zone("backend", &[("web", &[VIP]), ("tasks.web", &many)], &[]);
+    server.publish(Records { zones: [("b".to_owned(), zone)].into() });
+    let socket = support::server::asker(at).await;
+    let names: [&[&str]; 3] = [&["web"], &["tasks.web"], &["web", "web.backend", "tasks.web"]];
+    for names in names {
+        socket.writable().await.unwrap();
+        // The server is of this thread, and has no turn before the next wait.
+        for (id, name) in (0..QUESTIONS).zip(names.iter().cycle()) {
+            let mut asked = message(name, RecordType::A, Some(4_096));
+            asked.metadata.id = id;
+            socket.try_send(&asked.to_vec().unwrap()).unwrap();
+        }
+        let mut answered = BTreeSet::new();
+        for _ in 0..QUESTIONS {
+            let mut reply = [0; 4_096];
+            let len = timeout(HANG, socket.recv(&mut reply)).await.expect("no answer").unwrap();
+            let reply = Message::from_vec(&reply[..len]).unwrap();
+            let id = reply.metadata.id;
+            let expected = if names[usize::from(id) % names.len()] == "tasks.web" { many.len() } else { 1 };
+            assert_eq!(addresses(&reply).len(), expected);
+            assert!(answered.insert(id), "{id} is answered twice");
+        }
+    }
+    assert_eq!(server.counters().unsendable, 0);
 }
 
 /// Each unwelcome message has its counter, and the connection it came on its end.

@@ -23,6 +23,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("git", "git"),                   // the tests: bugs planted by patches
 ];
 
+/// Packages that have a service of the same name.
+const SERVICES: &[&str] = &["redis-server", "unbound"];
+
 /// A daemon's package must not start that daemon on the user's machine (Debian policy §9.3.3).
 const POLICY_FILE: &str = "/usr/sbin/policy-rc.d";
 const NO_SERVICES: &str = "#!/bin/sh\nexit 101\n";
@@ -48,9 +51,10 @@ fn install(missing: &[&str]) -> Result<()> {
         apt("apt-get update").context("cannot fetch Debian's package lists")?;
         apt(&install).with_context(|| format!("cannot install {packages}"))?;
     }
-    if missing.contains(&"redis-server") && find("systemctl").is_some() {
+    for service in SERVICES.iter().filter(|service| missing.contains(service) && find("systemctl").is_some())
+    {
         // Not at the next boot either. Fails where systemd isn't the init system, and then nothing was enabled.
-        let _ = run_line("systemctl disable redis-server");
+        let _ = run_line(&format!("systemctl disable {service}"));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! them alike. What is told are medians, their spread, and ratios.
 
 mod ask;
+mod dns;
 mod engine;
 mod kernel;
 mod local;
@@ -60,6 +61,7 @@ const BENCHES: &[Bench] = &[
     Bench { name: "overlay", run: overlay::run },
     Bench { name: "local", run: local::run },
     Bench { name: "mesh", run: mesh::run },
+    Bench { name: "dns", run: dns::run },
     Bench { name: "engine", run: engine::run },
 ];
 
