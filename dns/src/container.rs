@@ -34,8 +34,9 @@ use crate::view::View;
 /// busy loop would make the shortage worse.
 const AFTER_SOCKET_ERROR: Duration = Duration::from_millis(50);
 
-/// Questions a loop answers before others of the runtime have their turn: some 0.3 ms. The runtime would let a loop go
-/// on for several times that, and look for other containers' questions only after 61 such turns.
+/// Questions after which a loop lets others of the runtime have their turn, with the batch it is at: some 0.3 ms. The
+/// runtime would let a loop go on for several times that, and look for other containers' questions only after 61 such
+/// turns.
 const QUESTIONS_PER_TURN: u32 = 32;
 
 pub(crate) struct Container {
