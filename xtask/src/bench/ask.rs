@@ -91,10 +91,11 @@ fn tcp(pair: &Pair, streams: u32) -> Result<Vec<(String, f64)>> {
     let used = agent_seconds(&pair.agents)? - before;
     let (gigabits, bytes) = received(&answer)?;
     let streams = counted(streams);
-    Ok(vec![
-        (format!("TCP, {streams}, Gbit/s"), gigabits),
-        (format!("agents' CPU-s per GB, {streams}"), used / (bytes / 1e9)),
-    ])
+    let mut figures = vec![(format!("TCP, {streams}, Gbit/s"), gigabits)];
+    if !pair.agents.is_empty() {
+        figures.push((format!("agents' CPU-s per GB, {streams}"), used / (bytes / 1e9)));
+    }
+    Ok(figures)
 }
 
 fn counted(streams: u32) -> String {

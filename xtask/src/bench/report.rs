@@ -83,11 +83,8 @@ impl Samples {
     }
 
     fn cell(&self, contestant: &str, what: &str) -> String {
-        let Some(series) = self.find(contestant, what) else { return String::new() };
+        let Some(series) = self.find(contestant, what) else { return "–".to_owned() };
         let [least, median, most] = series.spread();
-        if most == 0.0 {
-            return "–".to_owned();
-        }
         let mut cell = format!("{} [{}–{}]", short(median), short(least), short(most));
         for baseline in self.baselines() {
             let base = self.find(baseline, what).map_or(0.0, |series| series.spread()[1]);

@@ -76,7 +76,9 @@ fn connections(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) ->
     let answer = site.load(whom, "connections", TIME, PARALLEL)?;
     let used = agent_seconds(&agents)? - before;
     add(CONNECTIONS, number(&answer, "/each_second")?);
-    add(CPU, used / number(&answer, "/done")? * 1e4);
+    if !agents.is_empty() {
+        add(CPU, used / number(&answer, "/done")? * 1e4);
+    }
     number(&answer, "/failed")
 }
 
