@@ -11,8 +11,14 @@ use std::process::{Command, Output};
 const PATCHES: &str = "dataplane/tests/planted";
 
 /// What the copy consists of, beside the workspace's manifest.
-const COPIED: &[&str] =
-    &["Cargo.lock", "dataplane/Cargo.toml", "dataplane/src", "dataplane/tests", "dataplane/examples"];
+const COPIED: &[&str] = &[
+    "Cargo.lock",
+    "dataplane/Cargo.toml",
+    "dataplane/src",
+    "dataplane/tests",
+    "dataplane/examples",
+    "dataplane/benches",
+];
 
 /// Seeds that the simulation gets to find a bug in; the ordinary run has several times as many.
 const SEEDS: &str = "60";
