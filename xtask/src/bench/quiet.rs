@@ -54,6 +54,16 @@ fn used(process: u32) -> Option<(String, u64)> {
     Some((name, field(11)? + field(12)?))
 }
 
+/// Seconds of processor that this machine was busy since its start, in all.
+pub(super) fn machine_seconds() -> Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    // proc(5): of all processors, user, nice, system, idle, iowait, irq, softirq, steal.
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
+    let busy = [0, 1, 2, 5, 6].iter().filter_map(|at| ticks.get(*at)).sum::<u64>();
+    Ok(busy as f64 / TICKS_A_SECOND)
+}
+
 /// Seconds of processor that a process has used.
 pub(super) fn seconds(process: u32) -> Option<f64> {
     Some(used(process)?.1 as f64 / TICKS_A_SECOND)

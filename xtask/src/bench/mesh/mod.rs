@@ -13,6 +13,7 @@ mod site;
 
 use super::Asked;
 use super::ask::{agent_seconds, skepds};
+use super::quiet::machine_seconds;
 use super::report::Samples;
 use crate::packages;
 use anyhow::{Context, Result};
@@ -23,13 +24,13 @@ use site::{Contestant, Site};
 const TIME: u64 = 3;
 /// Connections at once.
 const PARALLEL: u32 = 32;
+/// As of a busy site.
+const MANY: u32 = 256;
 /// Connections a second, far from anybody's most.
 const PACE: u32 = 1000;
 
 const PROGRAMS: &[(&str, &str)] = &[("haproxy", "haproxy")];
 
-const CONNECTIONS: &str = "new connections a second";
-const CPU: &str = "agents' CPU-s per 10,000 connections";
 const REQUESTS: &str = "requests a second, connections stay";
 const REQUEST_99: &str = "request, connections stay, 99th of 100, µs";
 const FAILED: &str = "connections that failed";
@@ -56,7 +57,7 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
             };
             let mut add = |what: &str, figure| samples.add(name, what, figure);
             let mut failed = 0.0;
-            for ask in [connections, paced, requests] {
+            for ask in [connections, connections_of_many, paced, requests] {
                 asked.interrupt.check()?;
                 failed += ask(site, contestant, &mut add)?;
             }
@@ -71,13 +72,24 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
 
 /// As many as there can be; returns how many failed, as the others do.
 fn connections(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
+    open(site, whom, PARALLEL, add)
+}
+
+fn connections_of_many(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
+    open(site, whom, MANY, add)
+}
+
+fn open(site: &Site, whom: Contestant, parallel: u32, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
     let agents = skepds(&site.agents(whom)?)?;
-    let before = agent_seconds(&agents)?;
-    let answer = site.load(whom, "connections", TIME, PARALLEL)?;
-    let used = agent_seconds(&agents)? - before;
-    add(CONNECTIONS, number(&answer, "/each_second")?);
+    let before = (agent_seconds(&agents)?, machine_seconds()?);
+    let answer = site.load(whom, "connections", TIME, parallel)?;
+    let (agents_used, all_used) = (agent_seconds(&agents)? - before.0, machine_seconds()? - before.1);
+    add(&format!("new connections a second, {parallel} at once"), number(&answer, "/each_second")?);
+    let done = number(&answer, "/done")?;
+    // Client, server and whatever is in between: all of it is on this machine.
+    add(&format!("everybody's CPU-s per 10,000 of them, {parallel} at once"), all_used / done * 1e4);
     if !agents.is_empty() {
-        add(CPU, used / number(&answer, "/done")? * 1e4);
+        add(&format!("agents' CPU-s per 10,000 of them, {parallel} at once"), agents_used / done * 1e4);
     }
     number(&answer, "/failed")
 }

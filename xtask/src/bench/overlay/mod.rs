@@ -29,6 +29,7 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
     }
     let site = Site::build(asked)?;
     let mut samples = Samples::default();
+    weigh(&site, "an agent's memory, idle, MiB", &mut samples);
     asked.each_round(|| {
         for (contestant, question) in each(&site.contestants, &[&TCP, &TCP_BACK, &SMALL]) {
             asked.interrupt.check()?;
@@ -48,7 +49,7 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
         }
         site.lay(Underlay::Veth)
     })?;
-    weigh(&site, &mut samples);
+    weigh(&site, "an agent's memory at the end, MiB", &mut samples);
     site.tear_down()?;
     Ok(samples)
 }
@@ -70,11 +71,11 @@ fn ask(whom: &Contestant, question: Question, underlay: &str, samples: &mut Samp
     Ok(())
 }
 
-/// At the end, when everything has grown that grows.
-fn weigh(site: &Site, samples: &mut Samples) {
+/// The larger of each contestant's: a manager's, of Skep's. At the end everything has grown that grows.
+fn weigh(site: &Site, what: &str, samples: &mut Samples) {
     for contestant in site.contestants.iter().chain(&site.peers) {
         if let Some(mebibytes) = agent_mebibytes(&contestant.pair.agents) {
-            samples.add(&contestant.name, "an agent's memory at the end, MiB", mebibytes);
+            samples.add(&contestant.name, what, mebibytes);
         }
     }
 }
