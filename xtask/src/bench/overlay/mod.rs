@@ -28,7 +28,7 @@ pub(super) fn run(asked: &Asked) -> Result<Samples> {
         peers::prepare()?;
     }
     let site = Site::build(asked)?;
-    let mut samples = Samples::default();
+    let mut samples = Samples::against(&[kernel::NAME]);
     weigh(&site, "an agent's memory, idle, MiB", &mut samples);
     asked.each_round(|| {
         for (contestant, question) in each(&site.contestants, &[&TCP, &TCP_BACK, &SMALL]) {
