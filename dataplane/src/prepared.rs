@@ -1,6 +1,7 @@
 //! [`Prepared`]: a snapshot with its lookup tables, to be taken up in a moment.
 //!
-//! In a large cluster it takes milliseconds to build tables, to compare them with those before, and to take those down. That is done here, on any thread but the one that packets wait for.
+//! In a large cluster it takes milliseconds to build tables, to compare them with those before, and to take those down.
+//! That is done here, on any thread but the one that packets wait for.
 
 use crate::hash::{Map, Set};
 use crate::index::Index;

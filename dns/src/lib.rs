@@ -4,8 +4,8 @@
 //! immutable set of [`records`] and the container's [`View`]; what no network of the container knows goes to the
 //! host's resolvers. This crate knows nothing of namespaces: the caller binds the sockets inside and hands them over.
 //!
-//! [`decide`](decide::decide) says what to do with a message and does no I/O. [`Server`] owns the sockets; which container asks is known by the socket the
-//! question came in on, so no question can reach another container's networks.
+//! [`decide`](decide::decide) says what to do with a message and does no I/O. [`Server`] owns the sockets; which container
+//! asks is known by the socket the question came in on, so no question can reach another container's networks.
 
 mod batch;
 pub mod config;
