@@ -3,6 +3,9 @@
 //! What kernel GRO would merge: segments of one TCP connection that continue each other and differ in nothing else,
 //! datagrams of one UDP flow and size. Their payloads must be covered by a partial checksum, or by a full one that is
 //! right. A receiver's kernel sees one frame where it would have seen forty, and what it makes of it is the same.
+//!
+//! More than GRO does: the bare end of a connection goes with the data before it, as if its sender had known of the end
+//! when it sent that (RFC 9293 §3.10.4). A short answer and its end are one frame then on all of the rest of their way.
 
 use crate::ids::PortId;
 use crate::wire::vnet::VnetHdr;
@@ -30,6 +33,8 @@ struct Shape {
     payload: usize,
     seq: u32,
     has_psh: bool,
+    /// Without data before it, it only goes on what is there.
+    has_fin: bool,
 }
 
 /// At most one super-frame that is being put together.
@@ -43,7 +48,7 @@ pub struct Merge {
     /// Payload bytes of each segment but the last.
     size: usize,
     count: usize,
-    /// Nothing may follow.
+    /// No data may follow.
     is_closed: bool,
 }
 
@@ -65,7 +70,7 @@ impl Default for Merge {
 
 impl Merge {
     pub fn new() -> Self {
-        let shape = Shape { is_tcp: false, headers: 0, payload: 0, seq: 0, has_psh: false };
+        let shape = Shape { is_tcp: false, headers: 0, payload: 0, seq: 0, has_psh: false, has_fin: false };
         let frame = vec![0; LARGEST].into_boxed_slice();
         Self { port: PortId(0), frame, len: 0, shape, size: 0, count: 0, is_closed: false }
     }
@@ -74,21 +79,26 @@ impl Merge {
     pub fn offer(&mut self, port: PortId, takes_datagrams: bool, vnet: VnetHdr, frame: &[u8]) -> Offer {
         let shape = Shape::of(vnet, frame).filter(|shape| shape.is_tcp || takes_datagrams);
         let Some(shape) = shape else { return Offer::Alone };
-        if self.len == 0 {
-            self.begin(port, shape, frame);
-            return Offer::Taken;
-        }
-        if self.port != port || !self.continues(&shape, frame) {
-            return Offer::Waits;
+        let continues = self.len > 0 && self.port == port && self.continues(&shape, frame);
+        if !continues {
+            return match shape.payload {
+                0 => Offer::Alone,
+                _ if self.len > 0 => Offer::Waits,
+                _ => {
+                    self.begin(port, shape, frame);
+                    Offer::Taken
+                }
+            };
         }
         let end = self.len + shape.payload;
         self.frame[self.len..end].copy_from_slice(&frame[shape.headers..shape.headers + shape.payload]);
         self.len = end;
-        self.count += 1;
-        if shape.has_psh {
-            self.frame[TRANSPORT_AT + tcp::FLAGS] |= tcp::PSH;
+        self.count += usize::from(shape.payload > 0);
+        if shape.is_tcp {
+            self.frame[TRANSPORT_AT + tcp::FLAGS] |= frame[TRANSPORT_AT + tcp::FLAGS] & tcp::ENDS;
         }
-        self.is_closed = shape.has_psh || shape.payload < self.size;
+        self.shape.has_fin = shape.has_fin;
+        self.is_closed = shape.is_last() || shape.payload < self.size;
         Offer::Taken
     }
 
@@ -96,12 +106,13 @@ impl Merge {
         let len = shape.headers + shape.payload;
         self.frame[..len].copy_from_slice(&frame[..len]);
         (self.port, self.len, self.shape, self.size, self.count) = (port, len, shape, shape.payload, 1);
-        self.is_closed = shape.has_psh;
+        self.is_closed = shape.is_last();
     }
 
     fn continues(&self, next: &Shape, frame: &[u8]) -> bool {
         let own = &self.frame[..self.shape.headers];
-        if self.is_closed
+        let is_bare_end = next.payload == 0 && !self.shape.has_fin;
+        if (self.is_closed && !is_bare_end)
             || (next.is_tcp, next.headers) != (self.shape.is_tcp, self.shape.headers)
             || next.payload > self.size
             || self.len + next.payload > LARGEST
@@ -170,18 +181,24 @@ impl Shape {
         (vnet.flags & VnetHdr::NEEDS_CSUM != 0 || is_sum_right(frame)).then_some(shape)
     }
 
-    /// Data, and no word but that it was sent and heard.
+    /// Data or its end, and no word but that it was sent and heard.
     fn of_tcp(transport: &[u8]) -> Option<Self> {
         let segment = tcp::parse(transport)?;
         let payload = transport.len() - segment.header_len;
-        let is_data = segment.flags & !tcp::PSH == tcp::ACK && payload > 0;
+        let (has_psh, has_fin) = (segment.has(tcp::PSH), segment.has(tcp::FIN));
+        let is_data = segment.flags & !tcp::ENDS == tcp::ACK && (payload > 0 || has_fin);
         is_data.then_some(Self {
             is_tcp: true,
             headers: TRANSPORT_AT + segment.header_len,
             payload,
             seq: segment.seq,
-            has_psh: segment.has(tcp::PSH),
+            has_psh,
+            has_fin,
         })
+    }
+
+    fn is_last(&self) -> bool {
+        self.has_psh || self.has_fin
     }
 
     fn of_udp(transport: &[u8]) -> Option<Self> {
@@ -189,7 +206,14 @@ impl Shape {
         let is_summed = u16_at(transport, udp::CHECKSUM) != 0;
         let is_whole = usize::from(u16_at(transport, udp::LENGTH)) == transport.len();
         let headers = TRANSPORT_AT + udp::HEADER_LEN;
-        (is_summed && is_whole).then_some(Self { is_tcp: false, headers, payload, seq: 0, has_psh: false })
+        (is_summed && is_whole).then_some(Self {
+            is_tcp: false,
+            headers,
+            payload,
+            seq: 0,
+            has_psh: false,
+            has_fin: false,
+        })
     }
 }
 
@@ -211,7 +235,7 @@ fn same_but_for_place(one: &[u8], other: &[u8], is_tcp: bool) -> bool {
     let flags = TRANSPORT_AT + tcp::FLAGS;
     ip && same(TRANSPORT_AT..TRANSPORT_AT + tcp::SEQUENCE)
         && same(TRANSPORT_AT + 8..flags)
-        && (one[flags] ^ other[flags]) & !tcp::PSH == 0
+        && (one[flags] ^ other[flags]) & !tcp::ENDS == 0
         && same(flags + 1..TRANSPORT_AT + tcp::CHECKSUM)
         && same(TRANSPORT_AT + tcp::CHECKSUM + 2..one.len())
         && u32_at(one, TRANSPORT_AT + 8) == u32_at(other, TRANSPORT_AT + 8)

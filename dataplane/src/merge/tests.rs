@@ -153,12 +153,16 @@ proptest! {
 #[test]
 fn what_a_receiver_must_see_by_itself_stays_so() {
     let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
-    for flags in [tcp::SYN, tcp::ACK | tcp::FIN, tcp::ACK | tcp::RST, tcp::ACK | 0x40, tcp::ACK | tcp::CWR] {
+    for flags in [tcp::SYN, tcp::FIN, tcp::ACK | tcp::RST, tcp::ACK | 0x40, tcp::ACK | tcp::CWR] {
         let buf = super_frame(true, flags, 0, b"data");
         assert_eq!(Merge::new().offer(PORT, true, header, &buf[ROOM..]), Offer::Alone, "{flags:#x}");
     }
-    let bare = super_frame(true, tcp::ACK, 0, b"");
-    assert_eq!(Merge::new().offer(PORT, true, header, &bare[ROOM..]), Offer::Alone, "an acknowledgement");
+    for (flags, what) in
+        [(tcp::ACK, "an acknowledgement"), (tcp::ACK | tcp::FIN, "an end without data before it")]
+    {
+        let bare = super_frame(true, flags, 0, b"");
+        assert_eq!(Merge::new().offer(PORT, true, header, &bare[ROOM..]), Offer::Alone, "{what}");
+    }
     let mut wrong = super_frame(true, tcp::ACK, 0, b"data");
     assert_eq!(
         Merge::new().offer(PORT, true, VnetHdr::default(), &wrong[ROOM..]),
@@ -185,6 +189,66 @@ fn after_a_push_or_a_short_one_nothing_more_is_put_on() {
             assert_eq!(merge.offer(PORT, true, header, &next(flags, len)[ROOM..]), Offer::Taken);
         }
         assert_eq!(merge.offer(PORT, true, header, &next(tcp::ACK, 300)[ROOM..]), Offer::Waits);
+    }
+}
+
+/// Offers these segments of one connection and returns what becomes of the last, and the frame that is there then.
+fn offer_all(segments: &[(u8, usize)]) -> (Offer, VnetHdr, Vec<u8>) {
+    let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
+    let mut merge = Merge::new();
+    let (mut seq, mut last) = (0u32, Offer::Waits);
+    for &(flags, len) in segments {
+        let mut buf = super_frame(true, flags, 12, &vec![7; len]);
+        crate::wire::put_u32(&mut buf[ROOM..], TRANSPORT_AT + tcp::SEQUENCE, seq);
+        seq += len as u32;
+        last = merge.offer(PORT, true, header, &buf[ROOM..]);
+    }
+    let (_, vnet, frame) = merge.take().unwrap();
+    (last, vnet, frame.to_vec())
+}
+
+#[test]
+fn the_end_of_a_connection_goes_with_the_data_before_it() {
+    let fin = tcp::ACK | tcp::FIN;
+    for (data, size) in [
+        (&[(tcp::ACK | tcp::PSH, 100)][..], 0),
+        (&[(tcp::ACK, 300), (tcp::ACK, 300)], 300),
+        (&[(tcp::ACK, 300), (tcp::ACK | tcp::PSH, 40)], 300),
+    ] {
+        let (_, _, alone) = offer_all(data);
+        let (last, vnet, frame) = offer_all(&[data, &[(fin, 0)]].concat());
+        assert_eq!((last, usize::from(vnet.gso_size)), (Offer::Taken, size), "{data:?}");
+        let mut expected = alone;
+        expected[TRANSPORT_AT + tcp::FLAGS] |= tcp::FIN;
+        assert_eq!(frame, expected, "{data:?}");
+    }
+    assert_eq!(offer_all(&[(tcp::ACK, 300), (fin, 20)]).0, Offer::Taken, "with its own data");
+    assert_eq!(offer_all(&[(tcp::ACK, 300), (fin, 20), (fin, 0)]).0, Offer::Alone, "a second end");
+    assert_eq!(
+        offer_all(&[(tcp::ACK, 300), (fin, 0), (tcp::ACK, 300)]).0,
+        Offer::Waits,
+        "data behind the end"
+    );
+}
+
+#[test]
+fn an_end_that_says_more_or_leaves_a_gap_stays_by_itself() {
+    let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
+    let data = super_frame(true, tcp::ACK, 0, &[7; 300]);
+    let mut end = super_frame(true, tcp::ACK | tcp::FIN, 0, b"");
+    let seq = u32_at(&data[ROOM..], TRANSPORT_AT + tcp::SEQUENCE);
+    crate::wire::put_u32(&mut end[ROOM..], TRANSPORT_AT + tcp::SEQUENCE, seq.wrapping_add(300));
+    let offered = |end: &[u8]| {
+        let mut merge = Merge::new();
+        assert_eq!(merge.offer(PORT, true, header, &data[ROOM..]), Offer::Taken);
+        merge.offer(PORT, true, header, &end[ROOM..])
+    };
+    assert_eq!(offered(&end), Offer::Taken);
+    // The acknowledgement, the window, the place in the stream.
+    for (at, what) in [(TRANSPORT_AT + 11, "ack"), (TRANSPORT_AT + 15, "window"), (TRANSPORT_AT + 7, "seq")] {
+        let mut other = end.clone();
+        other[ROOM + at] ^= 1;
+        assert_eq!(offered(&other), Offer::Alone, "{what}");
     }
 }
 

@@ -5,19 +5,21 @@
 //! the others are done or not; `load requests ADDRESS PORT SECONDS PARALLEL` sends request after request on connections
 //! that stay. Each prints one line of JSON: how many went well each second, how many didn't, and times.
 //!
-//! One thread does it all, so that client and server leave the processors to what is measured. Requests and answers are
-//! of 100 bytes. The server closes first, as a web server does that keeps nothing alive: so it is its side that waits in
+//! Client and server have a thread for each processor, which share nothing: were they one thread each, what is in
+//! between could not show what it does with the processors they leave idle. Requests and answers are of 100 bytes. The server closes first, as a web server does that keeps nothing alive: so it is its side that waits in
 //! TIME_WAIT, and the client never runs out of ports. Nobody resets.
 
 mod report;
 
 use report::{Report, Times};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Builder;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -25,6 +27,8 @@ const MESSAGE: usize = 100;
 /// The first byte of a request: whether the server closes after its answer.
 const LAST: u8 = b'l';
 const MORE: u8 = b'm';
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// What takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -41,33 +45,61 @@ fn main() -> ExitCode {
 }
 
 fn run(words: &[&str]) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let threads = u32::try_from(thread::available_parallelism()?.get()).map_err(io::Error::other)?;
     match words {
-        ["serve", port] => runtime.block_on(serve(number(port)?)),
+        ["serve", port] => {
+            let port = number(port)?;
+            on_threads(0..threads, |_| serve(port))?.into_iter().collect()
+        }
         [what, address, port, seconds, number_of] => {
             let server = format!("{address}:{port}").parse().map_err(io::Error::other)?;
-            let (seconds, number) = (number(seconds)?, number(number_of)?);
+            let (seconds, number): (_, u32) = (number(seconds)?, number(number_of)?);
             let end = Instant::now() + Duration::from_secs(seconds);
-            let report = match *what {
-                "connections" => runtime.block_on(connections(server, end, number)),
-                "paced" => runtime.block_on(paced(server, end, number)),
-                "requests" => runtime.block_on(requests(server, end, number)),
+            let shares = (0..threads).map(|nth| number / threads + u32::from(nth < number % threads));
+            let shares = shares.filter(|share| *share > 0);
+            let reports = match *what {
+                "connections" => on_threads(shares, |share| connections(server, end, share)),
+                "paced" => on_threads(shares, |share| paced(server, end, share)),
+                "requests" => on_threads(shares, |share| requests(server, end, share)),
                 _ => return Err(io::Error::other("what?")),
             };
-            println!("{}", report.json(seconds));
+            let mut all = Report::until(end);
+            reports?.into_iter().for_each(|report| all.add(report));
+            println!("{}", all.json(seconds));
             Ok(())
         }
         _ => Err(io::Error::other("usage: load serve PORT | WHAT ADDRESS PORT SECONDS NUMBER")),
     }
 }
 
+/// A thread with a runtime of its own for each of `shares`; what came of them.
+fn on_threads<S, T, F>(shares: impl Iterator<Item = S>, work: impl Fn(S) -> F + Sync) -> io::Result<Vec<T>>
+where
+    S: Send,
+    T: Send,
+    F: Future<Output = T>,
+{
+    let alone = |share| Ok(Builder::new_current_thread().enable_all().build()?.block_on(work(share)));
+    thread::scope(|scope| {
+        let threads: Vec<_> = shares.map(|share| scope.spawn(move || alone(share))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| io::Error::other("a thread died"))?)
+            .collect()
+    })
+}
+
 fn number<N: std::str::FromStr>(word: &str) -> io::Result<N> {
     word.parse().map_err(|_| io::Error::other(format!("{word} is no number for this")))
 }
 
+/// The kernel shares connections out among the threads. All that are made at once have room to wait.
 async fn serve(port: u16) -> io::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", port)).await?;
-    println!("serving");
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, port).into())?;
+    let listener = socket.listen(BACKLOG)?;
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             // A client that is gone needs no answer.
