@@ -155,12 +155,18 @@ impl PacketThread {
                     return tracing::error!(%error, "the packet thread cannot wait for packets and ends");
                 }
             };
+            let mut socket_is_ready = false;
             for event in &events[..ready] {
                 match event.data() {
-                    SOCKET => _ = self.read_socket(),
+                    SOCKET => socket_is_ready = true,
                     COMMANDS => self.obey(),
                     port => self.read_tap(PortId(port as u32)),
                 }
+            }
+            if socket_is_ready {
+                // What was just read goes out first: it need not wait for receivers' kernels to work through what came in.
+                self.kernel.flush();
+                self.read_socket();
             }
             self.fire_timer();
             self.catch_up();

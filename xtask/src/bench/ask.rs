@@ -35,9 +35,9 @@ impl Pair {
 
 /// Starts what every question but ping needs, in the server's container.
 pub(super) fn start_servers(host: &Host, netns: &str, address: &str, interrupt: &Interrupt) -> Result<()> {
-    serve::start(host, netns, "iperf3 --server", ("tcp", IPERF_PORT), interrupt)?;
+    serve::start(host, Some(netns), "iperf3 --server", ("tcp", IPERF_PORT), interrupt)?;
     let sockperf = format!("sockperf server --ip {address} --port {SOCKPERF_PORT}");
-    serve::start(host, netns, &sockperf, ("udp", SOCKPERF_PORT), interrupt)
+    serve::start(host, Some(netns), &sockperf, ("udp", SOCKPERF_PORT), interrupt)
 }
 
 /// The `skepd` of each host.

@@ -5,6 +5,9 @@
 //! client's own address; the others go by a plain kernel vxlan, and the server sees host 1. Each has hosts of its own: no
 //! other's firewall rules are in its way, and HAProxy's host tracks no connections.
 //!
+//! Client and server alone would keep the machine busy: a fourth, with nobody in between, says how much of everybody's
+//! processor time is theirs, and so how much is whose who passes connections on.
+//!
 //! HAProxy takes connections itself, before it has one to the server: its connect times are those of the first hop alone.
 //! The times of whole exchanges say what a client waits for.
 
@@ -19,6 +22,7 @@ use crate::packages;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use site::{Contestant, Site};
+use std::collections::BTreeMap;
 
 /// In seconds, for each question.
 const TIME: u64 = 3;
@@ -49,15 +53,21 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
     let nftables = "nftables DNAT";
     let mut samples = Samples::against(&[&haproxy, nftables]);
     asked.each_round(|| {
+        let mut ends = BTreeMap::new();
         for contestant in Contestant::ALL {
             let name = match contestant {
                 Contestant::HaProxy => &haproxy,
                 Contestant::Nftables => nftables,
                 Contestant::Skep => "Skep",
+                Contestant::Nobody => "nobody",
             };
             let mut add = |what: &str, figure| samples.add(name, what, figure);
             let mut failed = 0.0;
-            for ask in [connections, connections_of_many, paced, requests] {
+            for parallel in [PARALLEL, MANY] {
+                asked.interrupt.check()?;
+                failed += connections(site, contestant, parallel, &mut ends, &mut add)?;
+            }
+            for ask in [paced, requests] {
                 asked.interrupt.check()?;
                 failed += ask(site, contestant, &mut add)?;
             }
@@ -70,16 +80,15 @@ fn ask_everybody(site: &Site, asked: &Asked) -> Result<Samples> {
     Ok(samples)
 }
 
-/// As many as there can be; returns how many failed, as the others do.
-fn connections(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
-    open(site, whom, PARALLEL, add)
-}
-
-fn connections_of_many(site: &Site, whom: Contestant, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
-    open(site, whom, MANY, add)
-}
-
-fn open(site: &Site, whom: Contestant, parallel: u32, add: &mut dyn FnMut(&str, f64)) -> Result<f64> {
+/// As many as there can be; returns how many failed, as the others do. `ends`: what client and server alone take of each,
+/// by how many are made at once.
+fn connections(
+    site: &Site,
+    whom: Contestant,
+    parallel: u32,
+    ends: &mut BTreeMap<u32, f64>,
+    add: &mut dyn FnMut(&str, f64),
+) -> Result<f64> {
     let agents = skepds(&site.agents(whom)?)?;
     let before = (agent_seconds(&agents)?, machine_seconds()?);
     let answer = site.load(whom, "connections", TIME, parallel)?;
@@ -88,6 +97,16 @@ fn open(site: &Site, whom: Contestant, parallel: u32, add: &mut dyn FnMut(&str, 
     let done = number(&answer, "/done")?;
     // Client, server and whatever is in between: all of it is on this machine.
     add(&format!("everybody's CPU-s per 10,000 of them, {parallel} at once"), all_used / done * 1e4);
+    match (whom, ends.get(&parallel)) {
+        (Contestant::Nobody, _) => _ = ends.insert(parallel, all_used / done),
+        (_, Some(ends)) => {
+            add(
+                &format!("of them a core-second of what is in between, {parallel} at once"),
+                1.0 / (all_used / done - ends),
+            );
+        }
+        _ => {}
+    }
     if !agents.is_empty() {
         add(&format!("agents' CPU-s per 10,000 of them, {parallel} at once"), agents_used / done * 1e4);
     }

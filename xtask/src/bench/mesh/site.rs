@@ -1,5 +1,5 @@
 //! Where it is measured: a lab for each contestant, of two hosts and a client outside. The client asks n1, and n2 has the
-//! server.
+//! server, in a container; with nobody in between it asks n2, and the server is in none.
 
 use super::balancers;
 use crate::bench::{kernel, serve};
@@ -16,6 +16,8 @@ const PORT: u16 = 8080;
 const SERVER_PORT: u16 = 8000;
 const SERVER: &str = "10.77.0.2";
 const SERVER_NETNS: &str = "server";
+/// What the server without a container listens on.
+const DIRECT_PORT: u16 = 9000;
 
 /// How long the way to a server that listens may take to be there.
 const READY: Duration = Duration::from_secs(15);
@@ -24,16 +26,19 @@ const POLL: Duration = Duration::from_millis(100);
 /// Who passes connections on from n1 to n2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contestant {
+    Nobody,
     HaProxy,
     Nftables,
     Skep,
 }
 
 impl Contestant {
-    pub(super) const ALL: [Self; 3] = [Self::HaProxy, Self::Nftables, Self::Skep];
+    /// Nobody is asked before the others.
+    pub(super) const ALL: [Self; 4] = [Self::Nobody, Self::HaProxy, Self::Nftables, Self::Skep];
 
     fn lab(self) -> Result<Lab> {
         Lab::new(match self {
+            Self::Nobody => "bench-mesh-nobody",
             Self::HaProxy => "bench-mesh-haproxy",
             Self::Nftables => "bench-mesh-nftables",
             Self::Skep => "bench-mesh",
@@ -63,6 +68,11 @@ impl Site {
             self.labs.push((whom, lab.clone()));
             let entry = lab.node(1);
             match whom {
+                Contestant::Nobody => {
+                    leave(&lab)?;
+                    let line = format!("{} serve {DIRECT_PORT}", lab.programs().join("load").display());
+                    serve::start(&lab.node(2), None, &line, ("tcp", DIRECT_PORT), interrupt)?;
+                }
                 Contestant::HaProxy => {
                     serve_by_kernel(&lab, interrupt)?;
                     balancers::haproxy(&entry, &lab, PORT, (SERVER, SERVER_PORT))?;
@@ -99,8 +109,12 @@ impl Site {
     /// What the program `load` says, on the machine outside.
     pub(super) fn load(&self, whom: Contestant, what: &str, seconds: u64, number: u32) -> Result<Value> {
         let lab = self.lab(whom)?;
-        let (program, address) = (lab.programs().join("load"), lab.node(1).address());
-        let line = format!("{} {what} {address} {PORT} {seconds} {number}", program.display());
+        let program = lab.programs().join("load");
+        let (asked, port) = match whom {
+            Contestant::Nobody => (lab.node(2), DIRECT_PORT),
+            _ => (lab.node(1), PORT),
+        };
+        let line = format!("{} {what} {} {port} {seconds} {number}", program.display(), asked.address());
         let said = lab.client().run(&line)?;
         serde_json::from_str(&said).with_context(|| format!("`{line}` said {said}"))
     }
@@ -125,12 +139,17 @@ fn serve_by_skep(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
+fn leave(lab: &Lab) -> Result<()> {
+    lab.node(2).run("skep swarm leave")?;
+    lab.node(1).run("skep swarm leave --force")?;
+    Ok(())
+}
+
 /// On hosts that Skep leaves first: none of its rules is in the way then. n1 itself is on the bridge, as a host with
 /// containers is.
 fn serve_by_kernel(lab: &Lab, interrupt: &Interrupt) -> Result<()> {
+    leave(lab)?;
     let (n1, n2) = (lab.node(1), lab.node(2));
-    n2.run("skep swarm leave")?;
-    n1.run("skep swarm leave --force")?;
     for (host, peer) in [(&n1, &n2), (&n2, &n1)] {
         kernel::bridge(host)?;
         kernel::vxlan(host, peer)?;
@@ -138,5 +157,5 @@ fn serve_by_kernel(lab: &Lab, interrupt: &Interrupt) -> Result<()> {
     n1.run("ip addr add 10.77.0.1/24 dev br0")?;
     kernel::container(&n2, SERVER_NETNS, SERVER, kernel::VXLAN_MTU)?;
     let line = format!("{} serve {SERVER_PORT}", lab.programs().join("load").display());
-    serve::start(&n2, SERVER_NETNS, &line, ("tcp", SERVER_PORT), interrupt)
+    serve::start(&n2, Some(SERVER_NETNS), &line, ("tcp", SERVER_PORT), interrupt)
 }
