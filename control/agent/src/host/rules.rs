@@ -34,6 +34,11 @@ impl Underlay {
     fn control(&self) -> String {
         format!("tcp dport {{ {} }}", joined(self.control_ports.iter()))
     }
+
+    /// Translated, it would have a member's address: peers could not tell it from a member's own.
+    fn forged(&self) -> String {
+        format!("ip daddr @members udp dport {} ip saddr != @members", self.data_path_port)
+    }
 }
 
 /// What the table has to say.
@@ -171,21 +176,31 @@ impl Rules {
         let (to_mesh, from_mesh) = (format!("oifname \"{SKEP0}\""), format!("iifname \"{SKEP0}\""));
         let (in_bridge, from_bridge) = (format!("oifname \"{GWBRIDGE}\""), format!("iifname \"{GWBRIDGE}\""));
         chain(out, "guard_forward", &hook("forward"), |out| {
-            drop_rule(out, &format!("{to_mesh} {untranslated}"), "not published")?;
-            drop_rule(out, &format!("{from_mesh} {untranslated}"), "answer without a question")?;
-            drop_rule(out, &format!("{to_mesh} {unknown}"), "no connection of the mesh")?;
-            drop_rule(out, &format!("{from_mesh} {unknown}"), "no connection of the mesh")?;
+            rule(out, format!("{to_mesh} goto to_mesh"))?;
+            rule(out, format!("{from_mesh} goto from_mesh"))?;
             drop_rule(out, &format!("{from_bridge} {in_bridge}"), "container to container")?;
             drop_rule(out, &format!("{in_bridge} {opens}"), "connection into the egress bridge")?;
-            let overlay = format!("{from_bridge} oifname != \"{SKEP0}\" ip daddr @reserved");
-            drop_rule(out, &overlay, "overlay address by the egress bridge")?;
+            drop_rule(
+                out,
+                &format!("{from_bridge} ip daddr @reserved"),
+                "overlay address by the egress bridge",
+            )?;
             let Some(underlay) = &self.underlay else { return Ok(()) };
-            let (data_path_port, control) = (underlay.data_path_port, underlay.control());
-            // Translated, it would have a member's address: peers could not tell it from a member's own.
-            let forged = format!("ip daddr @members udp dport {data_path_port} ip saddr != @members");
-            drop_rule(out, &forged, "to a member's VTEP")?;
-            let control = format!("{from_bridge} ip daddr @members {control}");
+            drop_rule(out, &underlay.forged(), "to a member's VTEP")?;
+            let control = format!("{from_bridge} ip daddr @members {}", underlay.control());
             drop_rule(out, &control, "container to a manager's port for nodes")
+        })?;
+        // Each packet of a published port comes by these, and by no more than it has to.
+        chain(out, "to_mesh", "", |out| {
+            drop_rule(out, untranslated, "not published")?;
+            drop_rule(out, unknown, "no connection of the mesh")
+        })?;
+        chain(out, "from_mesh", "", |out| {
+            drop_rule(out, untranslated, "answer without a question")?;
+            drop_rule(out, unknown, "no connection of the mesh")?;
+            drop_rule(out, &format!("{in_bridge} {opens}"), "connection into the egress bridge")?;
+            let Some(underlay) = &self.underlay else { return Ok(()) };
+            drop_rule(out, &underlay.forged(), "to a member's VTEP")
         })?;
         chain(out, "guard_in", &hook("input"), |out| {
             drop_rule(out, &format!("{from_mesh} {opens}"), "connection out of the mesh")?;
