@@ -32,7 +32,15 @@ fn workers_go_on_without_their_manager_also_one_that_restarts_meanwhile() -> Res
     }
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(20) {
-        ensure!(met(&lab, 2, 2)?.len() == 2 && met(&lab, 3, 2)?.len() == 2, "both workers' tasks answer");
+        for node in [2, 3] {
+            // That they take turns strictly is for the engine's own tests to say.
+            let met = met(&lab, node, 4)?;
+            ensure!(
+                met.len() == 2,
+                "{:?} later both workers' tasks answer at n{node}, not {met:?}",
+                began.elapsed()
+            );
+        }
     }
 
     lab.xtask(&["lab", "daemon", "n2", "kill"])?;
