@@ -1,8 +1,8 @@
 //! Other userspace tunnels between the same two hosts, all of them sealed.
 //!
 //! Their interfaces are in containers, as Skep's are, without anything in between. Each has the largest MTU that fits
-//! its packets into the underlay's 1500 bytes and the cipher that it chooses by itself. Their programs are Debian's, or crates.io's built here; Debian's that are
-//! far behind upstream say so in their names.
+//! its packets into the underlay's 1500 bytes and the cipher that it chooses by itself. Their programs are Debian's, or
+//! crates.io's built here; Debian's that are far behind upstream say so in their names.
 //!
 //! The newest wireguard-go, with segmentation offloads, is in neither. It takes part if its program is where the built
 //! ones are, which a Go toolchain does, in the repository's root:
