@@ -23,11 +23,16 @@ const RUN_BYTES: usize = 65_000;
 /// Bytes that a datagram may be padded by, to be in a run: far cheaper to copy and seal than a datagram is to send by
 /// itself. Connections' acknowledgements, beginnings and ends differ by less; from a full segment they keep away.
 const PADDING: usize = 128;
+/// What is padded ahead of a run: a datagram with no more than a small segment, in a batch like one of so many before it.
+const SMALL: usize = 2 * PADDING;
+const SEVERAL: usize = 4;
 
 pub(super) struct SendBatch {
     bytes: Box<[u8]>,
     used: usize,
     queued: Vec<Queued>,
+    /// Of the small ones sent together the last time, the largest: the first of the next is likely to be followed by one.
+    recent: usize,
     /// The UDP port every VTEP receives on.
     port: u16,
     /// Until the kernel or a device turns out not to cut (EIO, EOPNOTSUPP).
@@ -58,6 +63,7 @@ impl SendBatch {
             bytes,
             used: 0,
             queued: Vec::with_capacity(DATAGRAMS),
+            recent: 0,
             port,
             can_segment: FastPaths::chosen().segment,
         }
@@ -86,8 +92,11 @@ impl SendBatch {
 
     /// How long a datagram of `len` bytes has to be to go on with the run that it would end, or be no part of.
     pub(super) fn padded(&self, to: Ipv4Addr, len: usize) -> usize {
-        let run = self.queued.last().filter(|last| self.can_segment && last.to == to);
-        let size = run.map_or(len, |last| last.len);
+        let size = match self.queued.last() {
+            Some(last) if self.can_segment && last.to == to => last.len,
+            None if self.can_segment => self.recent,
+            _ => len,
+        };
         if (len..=len + PADDING).contains(&size) { size } else { len }
     }
 
@@ -114,8 +123,17 @@ impl SendBatch {
                 }
             };
         }
+        if !self.queued.is_empty() {
+            self.recent = self.largest_small();
+        }
         self.queued.clear();
         self.used = 0;
+    }
+
+    /// Of a batch that has several.
+    fn largest_small(&self) -> usize {
+        let small = self.queued.iter().map(|datagram| datagram.len).filter(|len| *len <= SMALL);
+        if self.queued.len() < SEVERAL { 0 } else { small.max().unwrap_or(0) }
     }
 
     /// The next runs from datagram `from` on, and how many they are.
@@ -271,6 +289,22 @@ mod tests {
         assert_eq!(outgoing.padded(Ipv4Addr::new(127, 0, 0, 2), 1_290), 1_290, "to another peer");
         outgoing.can_segment = false;
         assert_eq!(outgoing.padded(Ipv4Addr::LOCALHOST, 1_290), 1_290, "in no run");
+    }
+
+    #[test]
+    fn the_first_of_a_batch_is_padded_as_the_last_batch_was() {
+        let (sender, receiver) = (socket(), socket());
+        let (mut drops, mut outgoing) = (DropCounters::default(), batch(&receiver));
+        let mut first_after = |sizes: &[usize]| {
+            sizes.iter().for_each(|len| push(&mut outgoing, &vec![0; *len], &sender, &mut drops));
+            outgoing.flush(&sender, &mut drops);
+            outgoing.padded(Ipv4Addr::LOCALHOST, 106)
+        };
+        assert_eq!(first_after(&[106, 114, 114, 206]), 206);
+        assert_eq!(first_after(&[]), 206, "nothing was sent since");
+        assert_eq!(first_after(&[106, 114, 1_400, 1_400]), 114, "a large one is no reason");
+        assert_eq!(first_after(&[106, 240, 240, 240]), 106, "too much");
+        assert_eq!(first_after(&[206]), 106, "one by itself");
     }
 
     #[test]
