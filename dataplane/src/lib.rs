@@ -49,7 +49,7 @@ mod wire;
 
 pub use counters::{PortStats, Stats};
 pub use engine::{Engine, HEADROOM, Output};
-pub use merge::{Merge, Offer};
+pub use merge::Merge;
 pub use prepared::{Indexer, Prepared, Retired};
 pub use probe::PathStats;
 pub use seal::SessionStats;

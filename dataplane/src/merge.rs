@@ -5,8 +5,14 @@
 //! right. A receiver's kernel sees one frame where it would have seen forty, and what it makes of it is the same.
 //!
 //! More than GRO does: the bare end of a connection goes with the data before it, as if its sender had known of the end
-//! when it sent that (RFC 9293 §3.10.4). A short answer and its end are one frame then on all of the rest of their way.
+//! when it sent that (RFC 9293 §3.10.4), and a bare acknowledgement with the data behind it. A short answer, its end and
+//! the word that the question came are one frame then on all of the rest of their way.
+//!
+//! Frames of one flow keep their order; those of different flows may change places within a batch.
 
+mod acknowledgements;
+
+pub(crate) use self::acknowledgements::Acknowledgements;
 use crate::ids::PortId;
 use crate::wire::vnet::VnetHdr;
 use crate::wire::{checksum, ethernet, ipv4, put_u16, tcp, u16_at, u32_at, udp};
@@ -37,10 +43,22 @@ struct Shape {
     has_fin: bool,
 }
 
-/// At most one super-frame that is being put together.
+/// Whose frames must keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Flow {
+    port: PortId,
+    protocol: u8,
+    addresses: u64,
+    ports: u32,
+}
+
+/// At most one super-frame that is being put together, and acknowledgements that wait for more to be said.
+///
+/// No flow has both: its acknowledgement is written or left out before anything of it that is younger.
 #[derive(Debug)]
 pub struct Merge {
-    port: PortId,
+    acknowledgements: Acknowledgements,
+    flow: Flow,
     frame: Box<[u8]>,
     /// Bytes of it; 0: nothing.
     len: usize,
@@ -52,16 +70,6 @@ pub struct Merge {
     is_closed: bool,
 }
 
-/// What becomes of a frame that was offered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
-    Taken,
-    /// It does not continue what is there, which has to be [taken out](Merge::take) before it is offered again.
-    Waits,
-    /// Nothing can continue it: it is written as it is, behind what is there.
-    Alone,
-}
-
 impl Default for Merge {
     fn default() -> Self {
         Self::new()
@@ -71,25 +79,60 @@ impl Default for Merge {
 impl Merge {
     pub fn new() -> Self {
         let shape = Shape { is_tcp: false, headers: 0, payload: 0, seq: 0, has_psh: false, has_fin: false };
-        let frame = vec![0; LARGEST].into_boxed_slice();
-        Self { port: PortId(0), frame, len: 0, shape, size: 0, count: 0, is_closed: false }
+        Self {
+            acknowledgements: Acknowledgements::new(),
+            flow: Flow { port: PortId(0), protocol: 0, addresses: 0, ports: 0 },
+            frame: vec![0; LARGEST].into_boxed_slice(),
+            len: 0,
+            shape,
+            size: 0,
+            count: 0,
+            is_closed: false,
+        }
     }
 
+    /// Takes the frame, and hands to `out` what is due to be written: frames that nothing more can be put to.
+    ///
     /// `takes_datagrams`: the port's kernel takes datagrams that were put together.
-    pub fn offer(&mut self, port: PortId, takes_datagrams: bool, vnet: VnetHdr, frame: &[u8]) -> Offer {
+    pub fn offer(
+        &mut self,
+        port: PortId,
+        takes_datagrams: bool,
+        vnet: VnetHdr,
+        frame: &[u8],
+        out: &mut impl FnMut(PortId, VnetHdr, &[u8]),
+    ) {
+        let Some(flow) = Flow::of(port, frame) else {
+            // It may belong to any of them.
+            self.finish(out);
+            return out(port, vnet, frame);
+        };
         let shape = Shape::of(vnet, frame).filter(|shape| shape.is_tcp || takes_datagrams);
-        let Some(shape) = shape else { return Offer::Alone };
-        let continues = self.len > 0 && self.port == port && self.continues(&shape, frame);
-        if !continues {
-            return match shape.payload {
-                0 => Offer::Alone,
-                _ if self.len > 0 => Offer::Waits,
-                _ => {
-                    self.begin(port, shape, frame);
-                    Offer::Taken
+        let is_held = self.acknowledgements.offer(flow, || shape, vnet, frame, out);
+        match shape {
+            Some(shape) if self.continues(&flow, &shape, frame) => self.append(&shape, frame),
+            Some(shape) if shape.payload > 0 => {
+                self.write(out);
+                self.begin(flow, shape, frame);
+            }
+            _ => {
+                if self.flow == flow {
+                    self.write(out);
                 }
-            };
+                if !is_held {
+                    out(port, vnet, frame);
+                }
+            }
         }
+    }
+
+    /// Hands over what is left. Nothing waits for another batch.
+    pub fn finish(&mut self, out: &mut impl FnMut(PortId, VnetHdr, &[u8])) {
+        self.write(out);
+        self.acknowledgements.release(out);
+    }
+
+    fn append(&mut self, shape: &Shape, frame: &[u8]) {
         let end = self.len + shape.payload;
         self.frame[self.len..end].copy_from_slice(&frame[shape.headers..shape.headers + shape.payload]);
         self.len = end;
@@ -99,17 +142,19 @@ impl Merge {
         }
         self.shape.has_fin = shape.has_fin;
         self.is_closed = shape.is_last() || shape.payload < self.size;
-        Offer::Taken
     }
 
-    fn begin(&mut self, port: PortId, shape: Shape, frame: &[u8]) {
+    fn begin(&mut self, flow: Flow, shape: Shape, frame: &[u8]) {
         let len = shape.headers + shape.payload;
         self.frame[..len].copy_from_slice(&frame[..len]);
-        (self.port, self.len, self.shape, self.size, self.count) = (port, len, shape, shape.payload, 1);
+        (self.flow, self.len, self.shape, self.size, self.count) = (flow, len, shape, shape.payload, 1);
         self.is_closed = shape.is_last();
     }
 
-    fn continues(&self, next: &Shape, frame: &[u8]) -> bool {
+    fn continues(&self, flow: &Flow, next: &Shape, frame: &[u8]) -> bool {
+        if self.len == 0 || self.flow != *flow {
+            return false;
+        }
         let own = &self.frame[..self.shape.headers];
         let is_bare_end = next.payload == 0 && !self.shape.has_fin;
         if (self.is_closed && !is_bare_end)
@@ -125,11 +170,11 @@ impl Merge {
         is_next && same_but_for_place(own, &frame[..next.headers], next.is_tcp)
     }
 
-    /// What was put together, if anything, ready for its port's TAP.
-    pub fn take(&mut self) -> Option<(PortId, VnetHdr, &[u8])> {
+    /// Writes what was put together, if anything.
+    fn write(&mut self, out: &mut impl FnMut(PortId, VnetHdr, &[u8])) {
         let len = std::mem::take(&mut self.len);
         if len == 0 {
-            return None;
+            return;
         }
         let (shape, is_many) = (self.shape, self.count > 1);
         let frame = &mut self.frame[..len];
@@ -156,20 +201,32 @@ impl Merge {
             csum_start: TRANSPORT_AT as u16,
             csum_offset: place as u16,
         };
-        Some((self.port, vnet, frame))
+        out(self.flow.port, vnet, frame);
+    }
+}
+
+impl Flow {
+    /// `None`: it isn't TCP or UDP in an unfragmented IPv4 packet without options.
+    fn of(port: PortId, frame: &[u8]) -> Option<Self> {
+        let is_plain_ip = frame.len() >= TRANSPORT_AT + 4
+            && ethernet::ethertype(frame) == ethernet::IPV4
+            && frame[IP_AT] == 0x45
+            && u16_at(frame, FRAGMENT) & 0x3fff == 0
+            && matches!(frame[IP_AT + 9], ipv4::TCP | ipv4::UDP);
+        is_plain_ip.then(|| Self {
+            port,
+            protocol: frame[IP_AT + 9],
+            addresses: u64::from(u32_at(frame, IP_AT + 12)) << 32 | u64::from(u32_at(frame, IP_AT + 16)),
+            ports: u32_at(frame, TRANSPORT_AT),
+        })
     }
 }
 
 impl Shape {
-    /// `None`: a frame that nothing is put together with.
+    /// `None`: a frame that nothing is put together with. `frame` is of a [`Flow`].
     fn of(vnet: VnetHdr, frame: &[u8]) -> Option<Self> {
-        let is_plain_ip = frame.len() > TRANSPORT_AT
-            && ethernet::ethertype(frame) == ethernet::IPV4
-            && frame[IP_AT] == 0x45
-            && u16_at(frame, FRAGMENT) & 0x3fff == 0
-            && usize::from(u16_at(frame, TOTAL_LEN)) == frame.len() - IP_AT
-            && vnet.gso_type == VnetHdr::GSO_NONE;
-        if !is_plain_ip {
+        let is_whole = usize::from(u16_at(frame, TOTAL_LEN)) == frame.len() - IP_AT;
+        if !is_whole || vnet.gso_type != VnetHdr::GSO_NONE {
             return None;
         }
         let transport = &frame[TRANSPORT_AT..];
@@ -224,10 +281,16 @@ fn is_sum_right(frame: &[u8]) -> bool {
     checksum::transport(src, dst, frame[IP_AT + 9], transport) == 0
 }
 
+/// Ethernet and IPv4 headers, but for what differs from packet to packet.
+fn same_ip(one: &[u8], other: &[u8]) -> bool {
+    let same = |range: std::ops::Range<usize>| one[range.clone()] == other[range];
+    same(0..TOTAL_LEN) && same(FRAGMENT..IP_CHECKSUM) && same(IP_CHECKSUM + 2..TRANSPORT_AT)
+}
+
 /// Whether two headers are those of neighbours: equal but for what tells one from the next.
 fn same_but_for_place(one: &[u8], other: &[u8], is_tcp: bool) -> bool {
     let same = |range: std::ops::Range<usize>| one[range.clone()] == other[range];
-    let ip = same(0..TOTAL_LEN) && same(FRAGMENT..IP_CHECKSUM) && same(IP_CHECKSUM + 2..TRANSPORT_AT);
+    let ip = same_ip(one, other);
     if !is_tcp {
         // Ports; length and checksum follow from the payload.
         return ip && same(TRANSPORT_AT..TRANSPORT_AT + 4);

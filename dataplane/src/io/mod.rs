@@ -9,6 +9,7 @@ mod handle;
 mod holder;
 mod mmsg;
 mod send;
+mod staged;
 mod tap;
 mod udp;
 mod worker;

@@ -5,9 +5,10 @@ use super::fast::FastPaths;
 use super::handle::{AttachError, WorkerStats};
 use super::mmsg::RecvBatch;
 use super::send::SendBatch;
+use super::staged::Staged;
 use super::tap::Tap;
 use crate::ids::PortId;
-use crate::merge::{Merge, Offer};
+use crate::merge::{Acknowledgements, Merge};
 use crate::{Engine, HEADROOM, Output, Prepared, Retired, VnetHdr};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 const FRAME_BYTES: usize = (1 << 16) + 18;
 /// Frames of one TAP per turn: enough to make the wake-up cheap, few enough that no port waits long.
 const FRAMES_PER_TURN: usize = 64;
+/// Frames of a batch of datagrams that are written before it is looked what their receivers answer.
+const FRAMES_PER_SHARE: usize = 32;
 /// Batches of datagrams per turn.
 const BATCHES_PER_TURN: usize = 4;
 /// How long a timer waits for the socket to be read empty. A flood never lets it: then the timer comes so late that the
@@ -54,6 +57,10 @@ pub(super) struct PacketThread {
     incoming: RecvBatch,
     merges: bool,
     frame: Box<[u8]>,
+    /// Of the port that is being read.
+    acknowledgements: Acknowledgements,
+    /// One of them, with headroom.
+    bare: Box<[u8]>,
     /// Who waits until everything follows a snapshot.
     publisher: Option<SyncSender<Retired>>,
     stopping: bool,
@@ -71,25 +78,21 @@ struct Kernel {
     merge: Merge,
     /// What peers send is put together again; what a port here sends is whole already.
     is_merging: bool,
+    staged: Staged,
     drops: DropCounters,
     on_silent: OnSilent,
 }
 
 impl Output for Kernel {
     fn frame(&mut self, port: PortId, vnet: VnetHdr, frame: &[u8]) {
-        if self.is_merging {
-            let runs = self.taps.get(&port).is_some_and(Tap::takes_datagram_runs);
-            match self.merge.offer(port, runs, vnet, frame) {
-                Offer::Taken => return,
-                Offer::Waits => {
-                    self.write_merged();
-                    self.merge.offer(port, runs, vnet, frame);
-                    return;
-                }
-                Offer::Alone => self.write_merged(),
-            }
+        if !self.is_merging {
+            return write(&self.taps, &mut self.drops, port, vnet, frame);
         }
-        write(&self.taps, &mut self.drops, port, vnet, frame);
+        let Self { taps, drops, merge, staged, .. } = self;
+        let runs = taps.get(&port).is_some_and(Tap::takes_datagram_runs);
+        merge.offer(port, runs, vnet, frame, &mut |port, vnet, frame| {
+            staged.push(port, vnet, frame, |port, vnet, frame| write(taps, drops, port, vnet, frame));
+        });
     }
 
     fn datagram(&mut self, to: Ipv4Addr, datagram: &[u8]) {
@@ -127,6 +130,7 @@ impl PacketThread {
             outgoing: SendBatch::new(port),
             merge: Merge::new(),
             is_merging: false,
+            staged: Staged::new(),
             drops: DropCounters::default(),
             on_silent,
         };
@@ -139,6 +143,8 @@ impl PacketThread {
             incoming: RecvBatch::new(),
             merges: FastPaths::chosen().merge,
             frame: vec![0; HEADROOM + FRAME_BYTES].into_boxed_slice(),
+            acknowledgements: Acknowledgements::new(),
+            bare: vec![0; HEADROOM + Acknowledgements::FRAME_BYTES].into_boxed_slice(),
             publisher: None,
             stopping: false,
         })
@@ -217,8 +223,8 @@ impl PacketThread {
             for (from, datagram) in self.incoming.datagrams() {
                 self.engine.handle_datagram(from, datagram, now, &mut self.kernel);
             }
-            self.kernel.write_merged();
-            self.kernel.is_merging = false;
+            self.kernel.finish_merging();
+            self.write_staged();
             if !more {
                 return true;
             }
@@ -226,41 +232,71 @@ impl PacketThread {
         false
     }
 
+    /// Between shares the first answers go out, most likely from the port that was written to: the other host can work at
+    /// them meanwhile.
+    fn write_staged(&mut self) {
+        while let Some(port) = self.kernel.write_share() {
+            if !self.kernel.staged.is_empty() {
+                self.read_tap(port);
+                self.kernel.flush();
+            }
+        }
+    }
+
     fn read_tap(&mut self, port: PortId) {
         let now = Instant::now();
         for _ in 0..FRAMES_PER_TURN {
             // Detached earlier in this turn.
-            let Some(tap) = self.kernel.taps.get(&port) else {
-                return;
-            };
+            let Some(tap) = self.kernel.taps.get(&port) else { break };
             match tap.read_frame(&mut self.frame[HEADROOM..]) {
-                Ok(Some((vnet, len))) => {
-                    let buffer = &mut self.frame[..HEADROOM + len];
-                    self.engine.handle_frame(port, vnet, buffer, now, &mut self.kernel);
-                }
+                Ok(Some((vnet, len))) => self.handle_frame(port, vnet, len, now),
                 Ok(None) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return self.stop_reading(port, &error),
+                Err(error) => {
+                    self.stop_reading(port, &error);
+                    break;
+                }
             }
+        }
+        let Self { engine, kernel, acknowledgements, bare, .. } = self;
+        acknowledgements.release(&mut |port, vnet, frame| {
+            engine.handle_frame(port, vnet, with_headroom(bare, frame), now, kernel);
+        });
+    }
+
+    /// An acknowledgement waits for the rest of its port's turn: it may be said again.
+    fn handle_frame(&mut self, port: PortId, vnet: VnetHdr, len: usize, now: Instant) {
+        let Self { engine, kernel, frame, acknowledgements, bare, .. } = self;
+        let frame = &mut frame[..HEADROOM + len];
+        let is_held = self.merges
+            && acknowledgements.hold_back(port, vnet, &frame[HEADROOM..], &mut |port, vnet, frame| {
+                engine.handle_frame(port, vnet, with_headroom(bare, frame), now, kernel);
+            });
+        if !is_held {
+            engine.handle_frame(port, vnet, frame, now, kernel);
         }
     }
 
     /// The interface is gone: deleted, or with its namespace. Its descriptor would wake this thread forever.
     /// The port stays attached, so that frames for it are counted, until its owner detaches it.
     fn stop_reading(&self, port: PortId, error: &io::Error) {
-        if let Some(tap) = self.kernel.taps.get(&port) {
+        if let Some(tap) = self.kernel.taps.get(&port)
+            && self.unregister(tap)
+        {
             tracing::warn!(%port, interface = tap.name(), %error, "the interface is gone; its port is deaf from here on");
-            self.unregister(tap);
         }
     }
 
-    fn unregister(&self, tap: &Tap) {
-        // ENOENT: it was unregistered when its interface went away.
-        if let Err(error) = self.epoll.delete(tap)
-            && error != Errno::ENOENT
-        {
-            tracing::error!(interface = tap.name(), %error, "cannot stop watching an interface");
+    /// Whether it was watched. It isn't any more once it went away.
+    fn unregister(&self, tap: &Tap) -> bool {
+        match self.epoll.delete(tap) {
+            Ok(()) => return true,
+            Err(Errno::ENOENT) => {}
+            Err(error) => {
+                tracing::error!(interface = tap.name(), %error, "cannot stop watching an interface")
+            }
         }
+        false
     }
 
     /// An acknowledgement nobody waits for any more is no error.
@@ -312,6 +348,13 @@ impl PacketThread {
     }
 }
 
+/// A copy of a held frame, as the engine takes it.
+fn with_headroom<'a>(place: &'a mut [u8], frame: &[u8]) -> &'a mut [u8] {
+    let place = &mut place[..HEADROOM + frame.len()];
+    place[HEADROOM..].copy_from_slice(frame);
+    place
+}
+
 fn write(taps: &BTreeMap<PortId, Tap>, drops: &mut DropCounters, port: PortId, vnet: VnetHdr, frame: &[u8]) {
     let Some(tap) = taps.get(&port) else { return drops.add(IoDrop::NoTap) };
     if let Err(error) = tap.write_frame(vnet, frame) {
@@ -320,10 +363,17 @@ fn write(taps: &BTreeMap<PortId, Tap>, drops: &mut DropCounters, port: PortId, v
 }
 
 impl Kernel {
-    fn write_merged(&mut self) {
-        if let Some((port, vnet, frame)) = self.merge.take() {
-            write(&self.taps, &mut self.drops, port, vnet, frame);
-        }
+    fn finish_merging(&mut self) {
+        let Self { taps, drops, merge, staged, .. } = self;
+        merge.finish(&mut |port, vnet, frame| {
+            staged.push(port, vnet, frame, |port, vnet, frame| write(taps, drops, port, vnet, frame));
+        });
+        self.is_merging = false;
+    }
+
+    fn write_share(&mut self) -> Option<PortId> {
+        let Self { taps, drops, staged, .. } = self;
+        staged.pop(FRAMES_PER_SHARE, |port, vnet, frame| write(taps, drops, port, vnet, frame))
     }
 
     fn flush(&mut self) {

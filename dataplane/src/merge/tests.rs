@@ -9,7 +9,7 @@ const PORT: PortId = PortId(3);
 const ROOM: usize = 64;
 
 /// A super-frame as a kernel hands it over, behind room for headers.
-fn super_frame(is_tcp: bool, flags: u8, options: usize, payload: &[u8]) -> Vec<u8> {
+pub(super) fn super_frame(is_tcp: bool, flags: u8, options: usize, payload: &[u8]) -> Vec<u8> {
     let transport_header = if is_tcp { tcp::MIN_HEADER_LEN + options } else { udp::HEADER_LEN };
     let mut buf = vec![0; ROOM + TRANSPORT_AT + transport_header];
     buf.extend_from_slice(payload);
@@ -58,18 +58,30 @@ fn cut(buf: &mut [u8], vnet: VnetHdr, sums: Sums) -> Vec<(VnetHdr, Vec<u8>)> {
     frames
 }
 
+/// Everything that is written of these, in its order.
 fn merge_all(frames: &[(VnetHdr, Vec<u8>)]) -> Vec<(VnetHdr, Vec<u8>)> {
     let mut merge = Merge::new();
     let mut merged = Vec::new();
-    let mut out = |merge: &mut Merge| merged.extend(merge.take().map(|(_, vnet, f)| (vnet, f.to_vec())));
+    let mut out = |_, vnet, frame: &[u8]| merged.push((vnet, frame.to_vec()));
     for (vnet, frame) in frames {
-        if merge.offer(PORT, true, *vnet, frame) == Offer::Waits {
-            out(&mut merge);
-            assert_eq!(merge.offer(PORT, true, *vnet, frame), Offer::Taken);
-        }
+        merge.offer(PORT, true, *vnet, frame, &mut out);
     }
-    out(&mut merge);
+    merge.finish(&mut out);
     merged
+}
+
+/// Whether the frame is written at once, by itself.
+fn is_alone(merge: &mut Merge, vnet: VnetHdr, frame: &[u8]) -> bool {
+    let mut last = Vec::new();
+    merge.offer(PORT, true, vnet, frame, &mut |_, _, frame| last = frame.to_vec());
+    last == frame
+}
+
+/// How many frames are written because of this one.
+fn written(merge: &mut Merge, vnet: VnetHdr, frame: &[u8]) -> usize {
+    let mut count = 0;
+    merge.offer(PORT, true, vnet, frame, &mut |_, _, _| count += 1);
+    count
 }
 
 proptest! {
@@ -110,11 +122,7 @@ proptest! {
         let mut merge = Merge::new();
         let mut sent = [Vec::new(), Vec::new(), Vec::new()];
         let mut got = [Vec::new(), Vec::new(), Vec::new()];
-        let take = |merge: &mut Merge, got: &mut [Vec<u8>; 3]| {
-            if let Some((port, _, frame)) = merge.take() {
-                got[port.0 as usize].extend_from_slice(&frame[TRANSPORT_AT + 20..]);
-            }
-        };
+        let mut take = |port: PortId, _, frame: &[u8]| got[port.0 as usize].extend_from_slice(&frame[TRANSPORT_AT + 20..]);
         for (nth, stream) in order.iter().enumerate() {
             let payload = vec![nth as u8; if spoil[nth] < 6 { 300 } else { lengths[nth] }];
             let mut buf = super_frame(true, tcp::ACK, 0, &payload);
@@ -130,23 +138,17 @@ proptest! {
             }
             sent[*stream].extend_from_slice(&payload);
             let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
-            let port = PortId(*stream as u32);
-            if merge.offer(port, true, header, frame) == Offer::Waits {
-                take(&mut merge, &mut got);
-                prop_assert_eq!(merge.offer(port, true, header, frame), Offer::Taken);
-            }
+            merge.offer(PortId(*stream as u32), true, header, frame, &mut take);
         }
-        take(&mut merge, &mut got);
+        merge.finish(&mut take);
         prop_assert_eq!(got, sent);
     }
 
     #[test]
     fn any_bytes_at_all_are_no_reason_to_fall_over(bytes in prop::collection::vec(any::<u8>(), 0..200), flags in 0u8..2) {
-        let mut merge = Merge::new();
         let vnet = VnetHdr { flags, ..VnetHdr::default() };
-        merge.offer(PORT, true, vnet, &bytes);
-        merge.offer(PORT, true, vnet, &bytes);
-        merge.take();
+        prop_assert_eq!(merge_all(&[(vnet, bytes.clone())]).len(), 1);
+        merge_all(&[(vnet, bytes.clone()), (vnet, bytes)]);
     }
 }
 
@@ -155,22 +157,14 @@ fn what_a_receiver_must_see_by_itself_stays_so() {
     let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
     for flags in [tcp::SYN, tcp::FIN, tcp::ACK | tcp::RST, tcp::ACK | 0x40, tcp::ACK | tcp::CWR] {
         let buf = super_frame(true, flags, 0, b"data");
-        assert_eq!(Merge::new().offer(PORT, true, header, &buf[ROOM..]), Offer::Alone, "{flags:#x}");
+        assert!(is_alone(&mut Merge::new(), header, &buf[ROOM..]), "{flags:#x}");
     }
-    for (flags, what) in
-        [(tcp::ACK, "an acknowledgement"), (tcp::ACK | tcp::FIN, "an end without data before it")]
-    {
-        let bare = super_frame(true, flags, 0, b"");
-        assert_eq!(Merge::new().offer(PORT, true, header, &bare[ROOM..]), Offer::Alone, "{what}");
-    }
+    let bare = super_frame(true, tcp::ACK | tcp::FIN, 0, b"");
+    assert!(is_alone(&mut Merge::new(), header, &bare[ROOM..]), "an end without data before it");
     let mut wrong = super_frame(true, tcp::ACK, 0, b"data");
-    assert_eq!(
-        Merge::new().offer(PORT, true, VnetHdr::default(), &wrong[ROOM..]),
-        Offer::Alone,
-        "a wrong checksum"
-    );
+    assert!(is_alone(&mut Merge::new(), VnetHdr::default(), &wrong[ROOM..]), "a wrong checksum");
     wrong[ROOM + FRAGMENT] = 0x20;
-    assert_eq!(Merge::new().offer(PORT, true, header, &wrong[ROOM..]), Offer::Alone, "a fragment");
+    assert!(is_alone(&mut Merge::new(), header, &wrong[ROOM..]), "a fragment");
 }
 
 #[test]
@@ -186,25 +180,26 @@ fn after_a_push_or_a_short_one_nothing_more_is_put_on() {
             buf
         };
         for (flags, len) in [(tcp::ACK, 300), (flags, second)] {
-            assert_eq!(merge.offer(PORT, true, header, &next(flags, len)[ROOM..]), Offer::Taken);
+            assert_eq!(written(&mut merge, header, &next(flags, len)[ROOM..]), 0);
         }
-        assert_eq!(merge.offer(PORT, true, header, &next(tcp::ACK, 300)[ROOM..]), Offer::Waits);
+        assert_eq!(written(&mut merge, header, &next(tcp::ACK, 300)[ROOM..]), 1);
     }
 }
 
-/// Offers these segments of one connection and returns what becomes of the last, and the frame that is there then.
-fn offer_all(segments: &[(u8, usize)]) -> (Offer, VnetHdr, Vec<u8>) {
+/// What is written of these segments of one connection.
+fn merge_segments(segments: &[(u8, usize)]) -> Vec<(VnetHdr, Vec<u8>)> {
     let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(true, 300) };
-    let mut merge = Merge::new();
-    let (mut seq, mut last) = (0u32, Offer::Waits);
-    for &(flags, len) in segments {
-        let mut buf = super_frame(true, flags, 12, &vec![7; len]);
-        crate::wire::put_u32(&mut buf[ROOM..], TRANSPORT_AT + tcp::SEQUENCE, seq);
-        seq += len as u32;
-        last = merge.offer(PORT, true, header, &buf[ROOM..]);
-    }
-    let (_, vnet, frame) = merge.take().unwrap();
-    (last, vnet, frame.to_vec())
+    let mut seq = 0u32;
+    let frames: Vec<_> = segments
+        .iter()
+        .map(|&(flags, len)| {
+            let mut buf = super_frame(true, flags, 12, &vec![7; len]);
+            crate::wire::put_u32(&mut buf[ROOM..], TRANSPORT_AT + tcp::SEQUENCE, seq);
+            seq += len as u32;
+            (header, buf[ROOM..].to_vec())
+        })
+        .collect();
+    merge_all(&frames)
 }
 
 #[test]
@@ -215,20 +210,19 @@ fn the_end_of_a_connection_goes_with_the_data_before_it() {
         (&[(tcp::ACK, 300), (tcp::ACK, 300)], 300),
         (&[(tcp::ACK, 300), (tcp::ACK | tcp::PSH, 40)], 300),
     ] {
-        let (_, _, alone) = offer_all(data);
-        let (last, vnet, frame) = offer_all(&[data, &[(fin, 0)]].concat());
-        assert_eq!((last, usize::from(vnet.gso_size)), (Offer::Taken, size), "{data:?}");
-        let mut expected = alone;
+        let Ok([(_, mut expected)]) = <[_; 1]>::try_from(merge_segments(data)) else { panic!("{data:?}") };
         expected[TRANSPORT_AT + tcp::FLAGS] |= tcp::FIN;
-        assert_eq!(frame, expected, "{data:?}");
+        let merged = merge_segments(&[data, &[(fin, 0)]].concat());
+        let [(vnet, frame)] = &merged[..] else { panic!("{data:?}: {} frames", merged.len()) };
+        assert_eq!((usize::from(vnet.gso_size), frame), (size, &expected), "{data:?}");
     }
-    assert_eq!(offer_all(&[(tcp::ACK, 300), (fin, 20)]).0, Offer::Taken, "with its own data");
-    assert_eq!(offer_all(&[(tcp::ACK, 300), (fin, 20), (fin, 0)]).0, Offer::Alone, "a second end");
-    assert_eq!(
-        offer_all(&[(tcp::ACK, 300), (fin, 0), (tcp::ACK, 300)]).0,
-        Offer::Waits,
-        "data behind the end"
-    );
+    for (segments, frames, what) in [
+        (&[(tcp::ACK, 300), (fin, 20)][..], 1, "with its own data"),
+        (&[(tcp::ACK, 300), (fin, 20), (fin, 0)], 2, "a second end"),
+        (&[(tcp::ACK, 300), (fin, 0), (tcp::ACK, 300)], 2, "data behind the end"),
+    ] {
+        assert_eq!(merge_segments(segments).len(), frames, "{what}");
+    }
 }
 
 #[test]
@@ -238,17 +232,17 @@ fn an_end_that_says_more_or_leaves_a_gap_stays_by_itself() {
     let mut end = super_frame(true, tcp::ACK | tcp::FIN, 0, b"");
     let seq = u32_at(&data[ROOM..], TRANSPORT_AT + tcp::SEQUENCE);
     crate::wire::put_u32(&mut end[ROOM..], TRANSPORT_AT + tcp::SEQUENCE, seq.wrapping_add(300));
-    let offered = |end: &[u8]| {
+    let is_alone = |end: &[u8]| {
         let mut merge = Merge::new();
-        assert_eq!(merge.offer(PORT, true, header, &data[ROOM..]), Offer::Taken);
-        merge.offer(PORT, true, header, &end[ROOM..])
+        assert_eq!(written(&mut merge, header, &data[ROOM..]), 0);
+        is_alone(&mut merge, header, &end[ROOM..])
     };
-    assert_eq!(offered(&end), Offer::Taken);
+    assert!(!is_alone(&end));
     // The acknowledgement, the window, the place in the stream.
     for (at, what) in [(TRANSPORT_AT + 11, "ack"), (TRANSPORT_AT + 15, "window"), (TRANSPORT_AT + 7, "seq")] {
         let mut other = end.clone();
         other[ROOM + at] ^= 1;
-        assert_eq!(offered(&other), Offer::Alone, "{what}");
+        assert!(is_alone(&other), "{what}");
     }
 }
 
@@ -268,6 +262,9 @@ fn datagrams_are_put_together_to_no_more_than_a_kernel_takes() {
 fn datagrams_are_put_together_only_for_who_takes_them() {
     let header = VnetHdr { gso_type: 0, gso_size: 0, ..vnet(false, 300) };
     let datagram = super_frame(false, 0, 0, b"data");
-    assert_eq!(Merge::new().offer(PORT, false, header, &datagram[ROOM..]), Offer::Alone);
-    assert_eq!(Merge::new().offer(PORT, true, header, &datagram[ROOM..]), Offer::Taken);
+    for takes_datagrams in [false, true] {
+        let mut count = 0;
+        Merge::new().offer(PORT, takes_datagrams, header, &datagram[ROOM..], &mut |_, _, _| count += 1);
+        assert_eq!(count, usize::from(!takes_datagrams));
+    }
 }

@@ -9,7 +9,8 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 use skep_dataplane::ids::PortId;
 use skep_dataplane::snapshot::{L4, Policy, ServicePorts};
-use skep_dataplane::{Merge, Offer, VnetHdr};
+use skep_dataplane::{Merge, VnetHdr};
+use std::collections::BTreeMap;
 
 const CLIENT: &str = "10.1.0.3";
 const VIP: &str = "10.1.0.2";
@@ -20,6 +21,8 @@ const INGRESS_TASK: &str = "10.255.0.5";
 const INGRESS_NODE: &str = "10.255.0.3";
 
 type Framed = (VnetHdr, Vec<u8>);
+/// Headers and payload of each.
+type Segments = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// One super-frame that is sent.
 #[derive(Clone, Debug)]
@@ -33,14 +36,16 @@ struct Burst {
     is_last_of_write: bool,
     /// As a program that closes its side: the end of the connection is a segment of its own.
     is_end: bool,
+    /// As a kernel that says at once what it heard, and then what its program answers.
+    is_heard_before: bool,
 }
 
 fn burst() -> impl Strategy<Value = Burst> {
     let size = prop::sample::select(vec![300u16, 1_000, 1_600]);
     // A write of whole segments can be followed by more on the same ones.
     let len = prop_oneof![(1usize..20_000).prop_map(Err), (1usize..12).prop_map(Ok)];
-    (0usize..4, len, size, 0usize..=3, 0u8..4, any::<bool>(), 0u8..4).prop_map(
-        |(flow, len, size, options, ip_options, is_last_of_write, is_end)| Burst {
+    (0usize..4, len, size, 0usize..=3, 0u8..4, any::<bool>(), 0u8..4, any::<bool>()).prop_map(
+        |(flow, len, size, options, ip_options, is_last_of_write, is_end, is_heard_before)| Burst {
             flow,
             len: len.map_or_else(|bytes| bytes, |segments| segments * usize::from(size)),
             size,
@@ -48,6 +53,7 @@ fn burst() -> impl Strategy<Value = Burst> {
             ip_options: ip_options == 0,
             is_last_of_write,
             is_end: is_end == 0,
+            is_heard_before,
         },
     )
 }
@@ -82,6 +88,15 @@ fn send(sim: &mut Sim, burst: &Burst, done: usize) -> usize {
             (with_options(frame, &[1; 40][..burst.options]), tcp_offload(burst.size))
         }
     };
+    let bare = |sim: &mut Sim, flags, seq| {
+        let mut bare = with_options(make.tcp(4000, port, flags, seq, 1, b""), &[1; 40][..burst.options]);
+        partial(&mut bare);
+        let header = VnetHdr { gso_type: VnetHdr::GSO_NONE, gso_size: 0, ..tcp_offload(0) };
+        sim.send_offloaded(1, node_port, header, &bare);
+    };
+    if burst.is_heard_before && burst.flow != 2 {
+        bare(sim, "A", seq);
+    }
     let mut vnet = vnet;
     if burst.ip_options {
         frame.splice(34..34, [1, 1, 1, 0]);
@@ -97,41 +112,25 @@ fn send(sim: &mut Sim, burst: &Burst, done: usize) -> usize {
     partial(&mut frame);
     sim.send_offloaded(1, node_port, vnet, &frame);
     if burst.is_end && burst.flow != 2 {
-        let end = make.tcp(4000, port, "FA", seq.wrapping_add(burst.len as u32), 1, b"");
-        let mut end = with_options(end, &[1; 40][..burst.options]);
-        partial(&mut end);
-        let header = VnetHdr { gso_type: VnetHdr::GSO_NONE, gso_size: 0, ..tcp_offload(0) };
-        sim.send_offloaded(1, node_port, header, &end);
+        bare(sim, "FA", seq.wrapping_add(burst.len as u32));
     }
     done + burst.len
 }
 
-/// As `worker` does it: whatever cannot be put on what is there is written behind it.
+/// As `worker` does it.
 fn merged(frames: &[(PortId, VnetHdr, Vec<u8>)]) -> Vec<(PortId, VnetHdr, Vec<u8>)> {
     let (mut merge, mut written) = (Merge::new(), Vec::new());
+    let mut out = |port, vnet, frame: &[u8]| written.push((port, vnet, frame.to_vec()));
     for (port, vnet, frame) in frames {
-        let mut take = |merge: &mut Merge| {
-            written.extend(merge.take().map(|(port, vnet, frame)| (port, vnet, frame.to_vec())));
-        };
-        match merge.offer(*port, true, *vnet, frame) {
-            Offer::Taken => {}
-            Offer::Waits => {
-                take(&mut merge);
-                assert_eq!(merge.offer(*port, true, *vnet, frame), Offer::Taken);
-            }
-            Offer::Alone => {
-                take(&mut merge);
-                written.push((*port, *vnet, frame.clone()));
-            }
-        }
+        merge.offer(*port, true, *vnet, frame, &mut out);
     }
-    written.extend(merge.take().map(|(port, vnet, frame)| (port, vnet, frame.to_vec())));
+    merge.finish(&mut out);
     written
 }
 
 /// What a kernel makes of a frame: segments, each with what a socket sees of it. Written from the rules of
 /// `tcp_gso_segment` and `__udp_gso_segment` (net/ipv4), and sharing nothing with the engine's own.
-fn seen_by_kernel((vnet, frame): &Framed) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn seen_by_kernel((vnet, frame): &Framed) -> Segments {
     let sliced = SlicedPacket::from_ethernet(frame).unwrap();
     let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("not IPv4") };
     assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
@@ -172,10 +171,10 @@ fn seen_by_kernel((vnet, frame): &Framed) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Where the end of a connection says nothing that the data before it doesn't, both are one segment to a receiver.
-fn ends_with_their_data(segments: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn ends_with_their_data(segments: Segments) -> Segments {
     const SEQ: usize = 34 + 4;
     const FLAGS: usize = 34 + 13;
-    let mut seen: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut seen = Segments::new();
     for (header, payload) in segments {
         let is_tcp = header.get(23) == Some(&6) && header[14] == 0x45;
         if let Some((before, data)) = seen.last_mut()
@@ -198,6 +197,34 @@ fn ends_with_their_data(segments: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<(Vec<u8>, Vec<
         seen.push((header, payload));
     }
     seen
+}
+
+/// What only acknowledges is said again by the next of its connection, if that is data or the end and differs in nothing
+/// else. (Which of them are left out, and that no others are: the tests of `merge/acknowledgements`.)
+fn acknowledged_by_data(segments: Segments) -> Segments {
+    const FLAGS: usize = 34 + 13;
+    let mut seen = Segments::new();
+    for (header, payload) in segments.into_iter().rev() {
+        let is_needless = seen.last().is_some_and(|(next, data): &(Vec<u8>, Vec<u8>)| {
+            let is_bare =
+                header.len() == 54 && header[23] == 6 && header[FLAGS] == 0x10 && payload.is_empty();
+            let mut like = next.clone();
+            like.get_mut(FLAGS).into_iter().for_each(|flags| *flags &= !0x09);
+            is_bare && like == header && (!data.is_empty() || next[FLAGS] & 0x01 != 0)
+        });
+        if !is_needless {
+            seen.push((header, payload));
+        }
+    }
+    seen.reverse();
+    seen
+}
+
+/// Whose order counts: addresses and ports; fragments have addresses only.
+fn flow((header, payload): &(Vec<u8>, Vec<u8>)) -> Vec<u8> {
+    let is_fragment = payload.is_empty() && header[20..22] != [0x40, 0] && header[20..22] != [0, 0];
+    let ports = 14 + usize::from(header[14] & 0xf) * 4;
+    [&header[23..24], &header[26..34], if is_fragment { &[] } else { &header[ports..ports + 4] }].concat()
 }
 
 /// A partial sum is the pseudo-header's, a full one comes out as zero.
@@ -269,14 +296,23 @@ proptest! {
         prop_assert!(is_lossy || !frames.is_empty());
         let merged = merged(&frames);
         for port in [1, 2].map(PortId) {
-            let of_port = |frames: &[(PortId, VnetHdr, Vec<u8>)]| -> Vec<_> {
-                let own = frames.iter().filter(|(own, ..)| *own == port);
-                ends_with_their_data(own.flat_map(|(_, vnet, frame)| seen_by_kernel(&(*vnet, frame.clone()))).collect())
+            let by_flow = |frames: &[(PortId, VnetHdr, Vec<u8>)]| {
+                let mut flows = BTreeMap::<_, Vec<_>>::new();
+                for (_, vnet, frame) in frames.iter().filter(|(own, ..)| *own == port) {
+                    for segment in seen_by_kernel(&(*vnet, frame.clone())) {
+                        flows.entry(flow(&segment)).or_default().push(segment);
+                    }
+                }
+                let seen = |segments| ends_with_their_data(acknowledged_by_data(segments));
+                flows.into_iter().map(|(flow, segments)| (flow, seen(segments))).collect::<Vec<_>>()
             };
-            let (seen, sent) = (of_port(&merged), of_port(&frames));
-            let differs = seen.iter().zip(&sent).position(|(seen, sent)| seen != sent);
-            prop_assert_eq!(differs, None, "the first segment that differs, of {} and {}", seen.len(), sent.len());
-            prop_assert_eq!(seen.len(), sent.len());
+            let (seen, sent) = (by_flow(&merged), by_flow(&frames));
+            prop_assert_eq!(seen.len(), sent.len(), "flows");
+            for ((_, seen), (_, sent)) in seen.iter().zip(&sent) {
+                let differs = seen.iter().zip(sent).position(|(seen, sent)| seen != sent);
+                prop_assert_eq!(differs, None, "the first segment that differs, of {} and {}", seen.len(), sent.len());
+                prop_assert_eq!(seen.len(), sent.len());
+            }
         }
     }
 }
