@@ -1,6 +1,6 @@
 //! [`Acknowledgements`]: those that carry nothing else, held until the batch ends or their connection says more.
 //!
-//! Data and the bare end of a connection repeat what was acknowledged before them (RFC 9293 §3.10.4), and often they are
+//! Data and the bare end of a connection repeat what was acknowledged before them (RFC 9293 §3.1), and often they are
 //! right behind: a client's question behind the last of its handshake, a server's answer behind the word that the question
 //! came. Then the acknowledgement alone tells nothing, and is left out. RFC 3449 §5.2.1 calls it ACK filtering; this is its
 //! careful form: no acknowledgement gives way to another that is as bare, and one that says more than a number (SACK, as
