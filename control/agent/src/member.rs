@@ -103,15 +103,8 @@ impl Member {
                 return Err(error.into());
             }
         };
-        let dns = match skep_dns::Server::with_own_thread(skep_dns::ServerConfig::default()) {
-            Ok(dns) => dns,
-            Err(error) => {
-                dataplane.shutdown();
-                take_down(&host).await;
-                return Err(JoinError::Resolver(error));
-            }
-        };
-        let kernel = Kernel { host, dataplane, dns };
+        let kernel =
+            Kernel { host, dataplane, dns: skep_dns::Server::new(skep_dns::ServerConfig::default()) };
         let local = Local { underlay_mtu, gwbridge: Some(gwbridge), ..Local::default() };
         let mut member =
             Self::assemble(membership, around, kernel, local, Looks { facts, silent, data_path_key });
