@@ -90,7 +90,8 @@ impl SendBatch {
         self.used += len;
     }
 
-    /// How long a datagram of `len` bytes has to be to go on with the run that it would end, or be no part of.
+    /// How long a datagram of `len` bytes has to be to go on with the run that it would end, or be no part of; the first of
+    /// a batch: to begin such a run as the batch before had.
     pub(super) fn padded(&self, to: Ipv4Addr, len: usize) -> usize {
         let size = match self.queued.last() {
             Some(last) if self.can_segment && last.to == to => last.len,

@@ -4,7 +4,8 @@
 //! right behind: a client's question behind the last of its handshake, a server's answer behind the word that the question
 //! came. Then the acknowledgement alone tells nothing, and is left out. RFC 3449 §5.2.1 calls it ACK filtering; this is its
 //! careful form: no acknowledgement gives way to another that is as bare, and one that says more than a number (SACK, as
-//! duplicates do, ECN) is never held.
+//! duplicates do, ECN) is never held. Between ends that don't know SACK, the last of a batch's duplicates may go with data,
+//! and is not counted as one then (RFC 5681 §2).
 
 use super::{Flow, IP_AT, Shape, TOTAL_LEN, TRANSPORT_AT, same_ip};
 use crate::ids::PortId;
@@ -17,7 +18,7 @@ const MOST_HELD: usize = 256;
 const TIMESTAMPS: [u8; 4] = [1, 1, 8, 10];
 const WITHOUT_OPTIONS: usize = TRANSPORT_AT + tcp::MIN_HEADER_LEN;
 const WITH_TIMESTAMPS: usize = WITHOUT_OPTIONS + 12;
-const OPTIONS: usize = TRANSPORT_AT + tcp::MIN_HEADER_LEN;
+const OPTIONS: usize = WITHOUT_OPTIONS;
 const ACKNOWLEDGED: usize = TRANSPORT_AT + 8;
 /// Length of the header, reserved bits and the ninth flag.
 const OFFSET: usize = TRANSPORT_AT + 12;
@@ -33,7 +34,6 @@ pub(crate) struct Acknowledgements {
 /// An acknowledgement and nothing more.
 #[derive(Clone, Copy, Debug)]
 struct Bare {
-    port: PortId,
     vnet: VnetHdr,
     len: usize,
     frame: [u8; WITH_TIMESTAMPS],
@@ -61,9 +61,9 @@ impl Acknowledgements {
         if let Some(bare) = self.take(&flow)
             && !shape().is_some_and(|shape| bare.is_said_by(&shape, frame))
         {
-            bare.write(out);
+            bare.write(flow.port, out);
         }
-        let Some(bare) = Bare::of(flow.port, vnet, frame) else { return false };
+        let Some(bare) = Bare::of(vnet, frame) else { return false };
         if self.held.len() == MOST_HELD {
             self.release(out);
         }
@@ -72,7 +72,7 @@ impl Acknowledgements {
         true
     }
 
-    /// As frames come from a port that has sent them.
+    /// As [`Self::offer`], for frames that a port has sent.
     pub(crate) fn hold_back(
         &mut self,
         port: PortId,
@@ -94,16 +94,15 @@ impl Acknowledgements {
     }
 
     pub(crate) fn release(&mut self, out: &mut impl FnMut(PortId, VnetHdr, &[u8])) {
-        self.flows.clear();
-        for bare in self.held.drain(..) {
-            bare.write(out);
+        for (flow, bare) in self.flows.drain(..).zip(self.held.drain(..)) {
+            bare.write(flow.port, out);
         }
     }
 }
 
 impl Bare {
     /// `frame`: an unfragmented IPv4 packet without options.
-    fn of(port: PortId, vnet: VnetHdr, frame: &[u8]) -> Option<Self> {
+    fn of(vnet: VnetHdr, frame: &[u8]) -> Option<Self> {
         let is_bare = frame[IP_AT + 9] == ipv4::TCP
             && usize::from(u16_at(frame, TOTAL_LEN)) == frame.len() - IP_AT
             && vnet.gso_type == VnetHdr::GSO_NONE
@@ -116,7 +115,7 @@ impl Bare {
         is_bare.then(|| {
             let mut own = [0; WITH_TIMESTAMPS];
             own[..frame.len()].copy_from_slice(frame);
-            Self { port, vnet, len: frame.len(), frame: own }
+            Self { vnet, len: frame.len(), frame: own }
         })
     }
 
@@ -134,8 +133,8 @@ impl Bare {
                 || (next[OPTIONS..OPTIONS + 4] == TIMESTAMPS && is_at_least(OPTIONS + 4)))
     }
 
-    fn write(&self, out: &mut impl FnMut(PortId, VnetHdr, &[u8])) {
-        out(self.port, self.vnet, &self.frame[..self.len]);
+    fn write(&self, port: PortId, out: &mut impl FnMut(PortId, VnetHdr, &[u8])) {
+        out(port, self.vnet, &self.frame[..self.len]);
     }
 }
 
