@@ -24,12 +24,13 @@ impl Healthy {
         Self { world, host, container, _report: report }
     }
 
-    /// Everything of ours, with its state; but for whether anybody is at the other end, which the kernel sees in its own time.
+    /// Everything of ours, as it was set; but for whether anybody is at the other end (carrier, operational state), which the kernel
+    /// works out later, up to a second after an interface comes up.
     fn state(&self) -> String {
         sh(
             &self.world.host,
             "nft list tables | sort; for table in 'inet skep' 'bridge skep'; do nft -s list table $table || true; done
-             ip -o -4 addr; ip -d -o link | sed 's/ gc_timer .*//; s/NO-CARRIER,//; s/,LOWER_UP//' | grep -o '^.*mtu [0-9]*\\|isolated o[nf]*\\|link/ether [0-9a-f:]*'
+             ip -o -4 addr; ip -d -o link | sed 's/ gc_timer .*//; s/NO-CARRIER,//; s/,LOWER_UP//; s/ state [A-Z]* / /' | grep -o '^.*mtu [0-9]*\\|isolated o[nf]*\\|link/ether [0-9a-f:]*'
              ip route | sed 's/ linkdown//'
              cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/skep*/forwarding
              cat /proc/sys/net/ipv4/conf/skep*/route_localnet /proc/sys/net/ipv6/conf/skep*/disable_ipv6",
