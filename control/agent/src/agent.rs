@@ -90,6 +90,8 @@ pub enum JoinError {
     Key(#[from] KeyError),
     #[error("{}", explain(.0))]
     Gwbridge(#[from] GwbridgeError),
+    #[error("the containers' resolver cannot start its thread: {0}")]
+    Resolver(io::Error),
     #[error("this node got no assignments from a manager in time: {reason}")]
     NoAssignments { reason: String },
 }

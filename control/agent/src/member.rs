@@ -103,8 +103,15 @@ impl Member {
                 return Err(error.into());
             }
         };
-        let kernel =
-            Kernel { host, dataplane, dns: skep_dns::Server::new(skep_dns::ServerConfig::default()) };
+        let dns = match skep_dns::Server::with_own_thread(skep_dns::ServerConfig::default()) {
+            Ok(dns) => dns,
+            Err(error) => {
+                dataplane.shutdown();
+                take_down(&host).await;
+                return Err(JoinError::Resolver(error));
+            }
+        };
+        let kernel = Kernel { host, dataplane, dns };
         let local = Local { underlay_mtu, gwbridge: Some(gwbridge), ..Local::default() };
         let mut member =
             Self::assemble(membership, around, kernel, local, Looks { facts, silent, data_path_key });
