@@ -2,6 +2,7 @@
 //! those are most of the cost.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::SocketAddrV4;
 use std::os::fd::AsRawFd;
@@ -29,10 +30,16 @@ struct Buffers {
 }
 
 /// A datagram to send.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) to: SocketAddrV4,
     pub(crate) bytes: Vec<u8>,
+}
+
+impl Outgoing {
+    fn alike(&self, other: &Self) -> bool {
+        (self.to, self.bytes.len()) == (other.to, other.bytes.len())
+    }
 }
 
 /// Takes what waits, sends what `answer` makes of each datagram, and says how many those were. What the socket does not
@@ -81,27 +88,52 @@ fn receive(
     Ok(u32::try_from(taken).unwrap_or(u32::MAX))
 }
 
-/// Answers of one length to one asker cross the network's layers as one datagram, which its end takes apart again.
+/// Answers to one asker cross the network's layers together where they can.
 fn send(socket: &UdpSocket, answers: &mut [Outgoing], unsent: &mut Vec<Outgoing>) {
-    answers.sort_by_key(|answer| (answer.to, answer.bytes.len()));
-    for alike in answers.chunk_by(|a, b| (a.to, a.bytes.len()) == (b.to, b.bytes.len())) {
-        let sent = match alike {
+    sort(answers);
+    for together in Together(answers) {
+        let sent = match together {
             [answer] => socket.try_send_to(&answer.bytes, answer.to.into()).map(|_| ()),
             several => send_together(socket, several),
         };
         if sent.is_err() {
-            unsent.extend_from_slice(alike);
+            unsent.extend_from_slice(together);
         }
     }
 }
 
+/// By asker and, the longest first, by length.
+fn sort(answers: &mut [Outgoing]) {
+    answers.sort_by_key(|answer| (answer.to, Reverse(answer.bytes.len())));
+}
+
+/// Answers to one asker, of one length but for the last, which may be shorter: these cross the network's layers as one datagram,
+/// which its end takes apart again (UDP_SEGMENT, udp(7)). Of sorted ones.
+struct Together<'a>(&'a [Outgoing]);
+
+impl<'a> Iterator for Together<'a> {
+    type Item = &'a [Outgoing];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.0.first()?;
+        let alike = self.0.iter().take_while(|answer| answer.alike(first)).count();
+        let shorter = self.0.get(alike).is_some_and(|answer| answer.to == first.to);
+        let (together, rest) = self.0.split_at(alike + usize::from(shorter));
+        self.0 = rest;
+        Some(together)
+    }
+}
+
 /// Fails where they are too large together, or the interface takes none that large.
-fn send_together(socket: &UdpSocket, alike: &[Outgoing]) -> io::Result<()> {
-    let [first, ..] = alike else { return Ok(()) };
+fn send_together(socket: &UdpSocket, answers: &[Outgoing]) -> io::Result<()> {
+    let [first, ..] = answers else { return Ok(()) };
     let len = u16::try_from(first.bytes.len()).map_err(io::Error::other)?;
-    let slices: Vec<_> = alike.iter().map(|answer| IoSlice::new(&answer.bytes)).collect();
+    let slices: Vec<_> = answers.iter().map(|answer| IoSlice::new(&answer.bytes)).collect();
     let control = [ControlMessage::UdpGsoSegments(&len)];
     let to = SockaddrIn::from(first.to);
     sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&to))?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

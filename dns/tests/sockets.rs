@@ -154,7 +154,7 @@ async fn a_large_service_is_told_whole_over_tcp() {
     assert_eq!((whole.metadata.truncation, got), (false, all));
 }
 
-/// Whether they are alike and go out together, are too large for that, or are each of its own length.
+/// Whether they go out together, alike or with a shorter one, or are too large for that.
 #[tokio::test]
 async fn questions_that_wait_together_are_answered_each_by_itself() {
     const QUESTIONS: u16 = 18;
