@@ -1,24 +1,29 @@
 //! This node's life: not a member, joining, member (and manager), leaving.
 
+mod request;
+mod status;
+
 use crate::addresses;
 use crate::api::{ALREADY_A_MEMBER, NOT_A_MANAGER, NOT_IN_SWARM, error::ApiError};
 use crate::member::{self, Member};
 use anyhow::Context;
-use ipnet::Ipv4Net;
 use skep_agent::{Agent, AgentConfig, Membership};
 use skep_manager::{InitOptions, Manager};
 use skep_model::NodeId;
-use skep_model::cluster::{ClusterSpec, DEFAULT_DATA_PATH_PORT, DEFAULT_POOL, DEFAULT_SUBNET_SIZE};
-use skep_model::data_path::{DataCipher, DataPathKey};
+use skep_model::data_path::DataPathKey;
 use skep_model::join::Credentials;
-use skep_model::node::{Availability, NodeDescription};
+use skep_model::node::Availability;
 use skep_model::token::JoinToken;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{info, warn};
+
+pub(crate) use request::{InitRequest, JoinRequest};
+use request::{data_cipher, data_path_port, ipv4, pools, resolve, route_to, subnet_size};
+pub(crate) use status::LocalState;
 
 pub(crate) struct Config {
     pub(crate) socket: PathBuf,
@@ -40,52 +45,6 @@ struct Current {
     error: Option<String>,
 }
 
-/// Docker's `LocalNodeState`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LocalState {
-    Inactive,
-    Pending,
-    Active,
-}
-
-impl LocalState {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Inactive => "inactive",
-            Self::Pending => "pending",
-            Self::Active => "active",
-        }
-    }
-}
-
-pub(crate) struct InitRequest {
-    pub(crate) listen: String,
-    pub(crate) advertise: String,
-    pub(crate) data_path_addr: String,
-    /// 0: the default, 4789.
-    pub(crate) data_path_port: u32,
-    /// Empty: the default, chacha20-poly1305.
-    pub(crate) data_cipher: String,
-    pub(crate) availability: Availability,
-    pub(crate) default_addr_pool: Vec<String>,
-    /// 0: the default, /24.
-    pub(crate) subnet_size: u32,
-    pub(crate) spec: ClusterSpec,
-}
-
-pub(crate) struct JoinRequest {
-    pub(crate) listen: String,
-    pub(crate) advertise: String,
-    pub(crate) data_path_addr: String,
-    pub(crate) managers: Vec<String>,
-    pub(crate) token: String,
-    pub(crate) availability: Availability,
-}
-
-/// Swarm's range for `--data-path-port`.
-const DATA_PATH_PORTS: std::ops::RangeInclusive<u32> = 1024..=49151;
-/// Swarm's limit: below /29 nothing is left besides gateway, VIP and a task or two.
-const MAX_SUBNET_SIZE: u32 = 29;
 /// How long a restarted daemon waits before it tries again to take up its membership.
 const RESUME_RETRY: Duration = Duration::from_secs(5);
 
@@ -376,67 +335,6 @@ impl Node {
         })
     }
 
-    pub(crate) fn agent(&self) -> &Agent {
-        &self.agent
-    }
-
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    pub(crate) fn description(&self) -> NodeDescription {
-        self.agent.description()
-    }
-
-    pub(crate) fn local_state(&self) -> LocalState {
-        match (self.current(|current| current.member.is_some()), self.agent.status().joined) {
-            (false, _) => LocalState::Inactive,
-            (true, false) => LocalState::Pending,
-            (true, true) => LocalState::Active,
-        }
-    }
-
-    pub(crate) fn node_id(&self) -> Option<NodeId> {
-        self.current(|current| current.member.as_ref().map(|member| member.credentials.node_id.clone()))
-    }
-
-    pub(crate) fn node_addr(&self) -> Option<Ipv4Addr> {
-        self.current(|current| current.member.as_ref().map(|member| member.advertise))
-    }
-
-    pub(crate) fn last_error(&self) -> Option<String> {
-        self.current(|current| current.error.clone()).or_else(|| self.agent.status().last_error)
-    }
-
-    /// What keeps the cluster from being changed, and what of this host keeps parts of the network from working.
-    pub(crate) fn warnings(&self) -> Vec<String> {
-        let trouble = self.manager().and_then(|manager| manager.db().trouble());
-        trouble.map(|trouble| trouble.to_string()).into_iter().chain(self.agent.status().warnings).collect()
-    }
-
-    /// Every reason this node dropped packets for, or gave no answer to a question for a name (`dns_…`), with its
-    /// count. None: it is no member.
-    pub(crate) async fn drops(&self) -> Option<Vec<(String, u64)>> {
-        let (stats, names) = (self.agent.stats().await?, self.agent.names()?);
-        let engine = stats.engine.drops.iter().map(|(reason, count)| (reason.to_string(), *count));
-        let kernel = stats.io_drops.iter().map(|(reason, count)| (reason.to_string(), *count));
-        let names = names.losses().map(|(reason, count)| (format!("dns_{reason}"), count));
-        Some(engine.chain(kernel).chain(names).collect())
-    }
-
-    /// The managers this node knows of; the id where it is this node's own.
-    pub(crate) fn remote_managers(&self) -> Vec<(Option<NodeId>, SocketAddr)> {
-        self.current(|current| {
-            let Some(member) = &current.member else { return Vec::new() };
-            let own = current.manager.is_some().then(|| member.credentials.node_id.clone());
-            member.managers.iter().map(|addr| (own.clone(), *addr)).collect()
-        })
-    }
-
-    pub(crate) fn gateway_bridge(&self) -> Option<Ipv4Net> {
-        self.agent.gateway_bridge()
-    }
-
     fn current<T>(&self, read: impl FnOnce(&Current) -> T) -> T {
         read(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -444,83 +342,4 @@ impl Node {
     fn change(&self, write: impl FnOnce(&mut Current)) {
         write(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
     }
-}
-
-fn ipv4(addr: SocketAddr) -> Result<Ipv4Addr, ApiError> {
-    match addr {
-        SocketAddr::V4(addr) => Ok(*addr.ip()),
-        SocketAddr::V6(_) => Err(ApiError::not_yet("an IPv6 underlay")),
-    }
-}
-
-fn data_path_port(port: u32) -> Result<u16, ApiError> {
-    match port {
-        0 => Ok(DEFAULT_DATA_PATH_PORT),
-        port if DATA_PATH_PORTS.contains(&port) => Ok(u16::try_from(port).unwrap_or(DEFAULT_DATA_PATH_PORT)),
-        port => Err(ApiError::bad_request(format!(
-            "--data-path-port {port}: the port has to be between {} and {}",
-            DATA_PATH_PORTS.start(),
-            DATA_PATH_PORTS.end()
-        ))),
-    }
-}
-
-fn data_cipher(name: &str) -> Result<DataCipher, ApiError> {
-    match name {
-        "" => Ok(DataCipher::default()),
-        name => name.parse().map_err(ApiError::bad_request),
-    }
-}
-
-fn subnet_size(size: u32) -> Result<u8, ApiError> {
-    match size {
-        0 => Ok(DEFAULT_SUBNET_SIZE),
-        1..=MAX_SUBNET_SIZE => Ok(u8::try_from(size).unwrap_or(DEFAULT_SUBNET_SIZE)),
-        _ => Err(ApiError::bad_request(format!(
-            "subnet size is out of range: {size} (at most {MAX_SUBNET_SIZE})"
-        ))),
-    }
-}
-
-fn pools(texts: &[String]) -> Result<Vec<Ipv4Net>, ApiError> {
-    if texts.is_empty() {
-        return Ok(DEFAULT_POOL.parse().into_iter().collect());
-    }
-    texts
-        .iter()
-        .map(|text| {
-            text.parse().map_err(|_| {
-                ApiError::bad_request(format!(
-                    "invalid --default-addr-pool '{text}': expected an IPv4 range, as in 10.0.0.0/8"
-                ))
-            })
-        })
-        .collect()
-}
-
-/// `HOST[:PORT]` of each manager, names looked up.
-async fn resolve(managers: &[String]) -> Result<Vec<SocketAddr>, ApiError> {
-    let mut resolved = Vec::new();
-    for manager in managers {
-        let with_port = match manager.rsplit_once(':') {
-            Some((_, port)) if port.parse::<u16>().is_ok() => manager.clone(),
-            Some(_) | None => format!("{manager}:{}", skep_model::cluster::DEFAULT_LISTEN_PORT),
-        };
-        let looked_up =
-            tokio::task::spawn_blocking(move || with_port.to_socket_addrs().map(Vec::from_iter)).await;
-        let unknown = || ApiError::bad_request(format!("cannot find manager '{manager}': give ADDR:2377"));
-        let found = looked_up.map_err(ApiError::internal)?.map_err(|_| unknown())?;
-        resolved.push(found.into_iter().find(SocketAddr::is_ipv4).ok_or_else(unknown)?);
-    }
-    Ok(resolved)
-}
-
-/// The address this host's routes choose towards the first manager. No packet is sent.
-fn route_to(managers: &[SocketAddr]) -> Result<Ipv4Addr, ApiError> {
-    let manager =
-        managers.first().ok_or_else(|| ApiError::bad_request("no manager to join: give ADDR:2377"))?;
-    let chosen = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| socket.connect(manager).and_then(|()| socket.local_addr()))
-        .map_err(|error| ApiError::bad_request(format!("no route to the manager at {manager}: {error}")))?;
-    ipv4(chosen)
 }
