@@ -122,6 +122,38 @@ async fn a_detached_containers_sockets_are_closed_and_its_id_is_free() {
     timeout(HANG, reopened).await.expect("the last handle is gone and the sockets are still open");
 }
 
+/// A daemon that leaves and joins again makes a server each time.
+#[tokio::test]
+async fn a_server_s_own_thread_answers_and_ends_with_the_last_handle() {
+    let server = Server::with_own_thread(ServerConfig::default()).unwrap();
+    server.publish(records());
+    let at = attach(&server, "c1", view(&["b"], &[]));
+    let other = server.clone();
+    drop(server);
+    assert_eq!(addresses(&ask(at, "web").await), [VIP]);
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    assert_eq!(addresses(&ask_stream(&mut stream, "web").await), [VIP]);
+    assert!(has_own_thread());
+    drop(other);
+    assert_closed(&mut stream).await;
+    let ended = async {
+        while has_own_thread() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(HANG, ended).await.expect("the thread goes on without a server");
+}
+
+/// Of this process; no other test here makes one.
+fn has_own_thread() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    // One that ends meanwhile has no name any more.
+    let name = |thread: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(thread.ok()?.path().join("comm")).ok()
+    };
+    threads.filter_map(name).any(|name| name.trim_end() == "skep-dns")
+}
+
 #[tokio::test]
 async fn garbage_is_counted_and_the_next_question_answered() {
     let (server, at) = serving(view(&["b"], &[])).await;
